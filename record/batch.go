@@ -15,6 +15,11 @@ type Batch struct {
 	After  []*Vector // one per schema field: the new row; of a delete the key cells, the rest Unsent
 	Before []*Vector // the old row where the source gives it, nil otherwise; rows without one are all Unsent
 
+	// Rejects are the rows of b with a value that the lattice cannot hold; such a
+	// cell is Unsent. Only a source sets them, and the protect phase takes the
+	// rows out before anything reaches Kafka.
+	Rejects []Reject
+
 	Partition TopicPartition
 	Offsets   []int64 // the Kafka offset of each row
 
@@ -62,6 +67,7 @@ func (b *Batch) Bytes() int {
 // Reset empties b and keeps its memory.
 func (b *Batch) Reset() {
 	b.Ops, b.Pos, b.Time, b.Offsets = b.Ops[:0], b.Pos[:0], b.Time[:0], b.Offsets[:0]
+	b.Rejects = b.Rejects[:0]
 	for _, v := range b.After {
 		v.Reset()
 	}

@@ -16,7 +16,7 @@ import (
 // position of the backfill's consistent view. They are told apart by epoch only.
 type Position struct {
 	Epoch uint64 // incarnation of the stream: grows with every new slot, timeline or backfill
-	LSN   uint64 // Postgres: end of the commit record; other sources: their own rising log address
+	LSN   uint64 // Postgres: start of the commit record, known before the transaction's first row; other sources: their own rising log address
 	Seq   uint64 // 2 × index of the change inside its transaction, + 1 for the insert half of a key change
 }
 

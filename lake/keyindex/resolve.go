@@ -1,0 +1,53 @@
+package keyindex
+
+// Resolve finds the live row of each key: found[i] says whether keys[i] has
+// one and out[i] where. All three have the same length. A key may come twice.
+func (x *Index) Resolve(keys []Hash, out []Location, found []bool) {
+	pending := x.pending[:0]
+	for i, h := range keys {
+		found[i] = false
+		if h != (Hash{}) {
+			pending = append(pending, newEntry(h, 0, uint32(i)))
+		}
+	}
+	// In hash order the lookups walk through the runs from front to back.
+	x.order.sort(pending)
+	all := pending
+	pending = x.settle(pending, x.mem.find, out, found)
+	for i := len(x.runs) - 1; i >= 0 && len(pending) > 0; i-- {
+		pending = x.settle(pending, x.runs[i].find, out, found)
+	}
+	x.keep(all)
+}
+
+// settle looks pending keys up in one place and returns those it does not
+// know. The first place that knows a key decides, dead or alive: places come
+// newest first.
+func (x *Index) settle(pending []entry, find func(*entry) (Location, bool), out []Location, found []bool) []entry {
+	rest := pending[:0]
+	for i := range pending {
+		k := &pending[i]
+		loc, ok := find(k)
+		if !ok {
+			rest = append(rest, *k)
+			continue
+		}
+		if x.files.live(loc) {
+			out[k.pos], found[k.pos] = loc, true
+		}
+	}
+	return rest
+}
+
+// keep saves memory for the next call, up to 2 MB.
+func (x *Index) keep(es []entry) {
+	const most = 100_000
+	if cap(es) <= most {
+		x.pending = es[:0]
+	} else {
+		x.pending = nil
+	}
+	if cap(x.order.scratch) > most {
+		x.order.scratch = nil
+	}
+}

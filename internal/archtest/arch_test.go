@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"config":           {},
 	"topic":            {"record", "progress"},
 	"ingest":           {"record", "progress"},
-	"mappers":          {"record"},
+	"mappers":          {"record", "keys"},
 	"lake":             {"record", "progress", "objects", "keys"},
 	"activation":       {"record", "progress", "keys"},
 	"vector":           {"record", "progress", "keys", "objects"},

@@ -1,0 +1,182 @@
+package mappers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Check finds the mistakes of rules that show without a schema and without
+// keys. fields are the names of the stream's fields, or nil if they are not
+// known. The error is of type Errors.
+func Check(rules []Rule, phase Phase, fields []string) error {
+	c := checker{phase: phase}
+	c.rules(rules)
+	if fields != nil {
+		c.known(rules, fields)
+	}
+	if len(c.errs) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(c.errs, func(x, y *Error) int { return x.Rule - y.Rule })
+	return c.errs
+}
+
+// checker looks at rules without a schema.
+type checker struct {
+	phase Phase
+	errs  Errors
+	bad   map[int]bool // rules that have a mistake
+	rule  int
+	kind  string
+}
+
+func (c *checker) fail(path, field, code, format string, args ...any) {
+	if c.bad == nil {
+		c.bad = map[int]bool{}
+	}
+	c.bad[c.rule] = true
+	c.errs = append(c.errs, &Error{Rule: c.rule, Kind: c.kind, Path: path, Field: field, Code: code, Msg: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) rules(rules []Rule) {
+	for i := range rules {
+		r := &rules[i]
+		c.rule, c.kind = i, r.Kind()
+		switch {
+		case c.kind == "":
+			c.fail("", "", CodeRule, "a rule is exactly one of %s", strings.Join(kinds, ", "))
+			continue
+		case r.Rename == nil && r.Filter == nil && r.Constant == nil && len(r.Names()) == 0:
+			c.fail("fields", "", CodeRule, "name at least one field")
+			continue
+		case r.Allow != nil && c.phase != Protect:
+			c.fail("", "", CodeRule, "allow belongs to protect: nothing is held back here")
+			continue
+		}
+		c.twice(r)
+		c.options(r)
+	}
+	c.leaks(rules)
+}
+
+var kinds = []string{"hash", "encrypt", "mask", "redact", "drop", "keep", "allow", "rename", "filter", "cast",
+	"default", "constant", "concat", "truncate"}
+
+// twice refuses empty and repeated names.
+func (c *checker) twice(r *Rule) {
+	names := r.Names()
+	path := func(i int) string {
+		if r.Hash != nil || r.Encrypt != nil || r.Mask != nil || r.Cast != nil || r.Default != nil || r.Truncate != nil {
+			return "field"
+		}
+		return at("fields", i)
+	}
+	for i, n := range names {
+		if n == "" {
+			c.fail(path(i), "", CodeRule, "the name of the field is missing")
+		} else if slices.Contains(names[:i], n) && r.Concat == nil {
+			c.fail(path(i), n, CodeRule, "%s is named twice", n)
+		}
+	}
+}
+
+func (c *checker) options(r *Rule) {
+	switch {
+	case r.Hash != nil:
+		c.hash(r.Hash)
+	case r.Filter != nil:
+		if _, err := parseCondition(r.Filter.Where); err != nil {
+			c.fail("where", "", CodeSyntax, "%s", err.msg)
+			c.errs[len(c.errs)-1].Offset = err.offset
+		}
+	}
+}
+
+func (c *checker) hash(h *Hash) {
+	m, ok := hashMethods[methodName(h.Method)]
+	if !ok {
+		c.fail("method", "", CodeRule, "unknown method %s; want one of %s", h.Method, strings.Join(sortedMethods(), ", "))
+		return
+	}
+	if m.keyed && h.Key.IsZero() {
+		c.fail("key", "", CodeRule, "%s needs a key; without one use sha256, which can be guessed", m.name)
+	}
+	if !m.keyed && !h.Key.IsZero() {
+		c.fail("key", "", CodeRule, "%s uses no key; use hmac-sha256", m.name)
+	}
+	if h.Length != 0 && (h.Length < minHashDigits || h.Length > m.digits) {
+		c.fail("length", "", CodeRule, "length is %d; want 0, or %d to %d hexadecimal digits", h.Length, minHashDigits, m.digits)
+	}
+	if _, ok := normalizers[h.Normalize]; !ok {
+		c.fail("normalize", "", CodeRule, "unknown normalize %s; want none, trim-lower, email, email-google or phone", h.Normalize)
+	}
+}
+
+// leaks refuses a copy of a field that a later rule of a protect list hides:
+// the copy would carry its plaintext (Invariant 6).
+func (c *checker) leaks(rules []Rule) {
+	if c.phase != Protect {
+		return
+	}
+	for i := range rules {
+		if rules[i].Concat == nil {
+			continue
+		}
+		for j := i + 1; j < len(rules); j++ {
+			if !rules[j].protects() {
+				continue
+			}
+			for n, f := range rules[i].Concat.Fields {
+				if slices.Contains(rules[j].Names(), f) {
+					c.rule, c.kind = i, "concat"
+					c.fail(at("fields", n), f, CodeLeak, "%s is copied before rule %d (%s) protects it; move that rule up", f, j+1, rules[j].Kind())
+				}
+			}
+		}
+	}
+}
+
+// known checks names against the fields of the stream, rule by rule.
+func (c *checker) known(rules []Rule, fields []string) {
+	names := slices.Clone(fields)
+	for i := range rules {
+		r := &rules[i]
+		c.rule, c.kind = i, r.Kind()
+		if c.bad[i] {
+			continue
+		}
+		for _, n := range r.Names() {
+			if !slices.Contains(names, n) {
+				c.fail("", n, CodeMissing, "the stream has no field %s here%s", n, suggest(n, names))
+			}
+		}
+		names = namesAfter(r, names)
+	}
+}
+
+// namesAfter returns the field names that r leaves.
+func namesAfter(r *Rule, names []string) []string {
+	switch {
+	case r.Drop != nil:
+		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(r.Drop.Fields, n) })
+	case r.Keep != nil:
+		return slices.Clone(r.Keep.Fields)
+	case r.Constant != nil:
+		return append(slices.Clone(names), r.Constant.Field)
+	case r.Concat != nil:
+		return append(slices.Clone(names), r.Concat.Field)
+	}
+	out := slices.Clone(names)
+	for i, n := range out {
+		switch {
+		case r.Rename[n] != "":
+			out[i] = r.Rename[n]
+		case r.Hash != nil && r.Hash.Field == n:
+			out[i] += r.Hash.Suffix
+		case r.Encrypt != nil && r.Encrypt.Field == n:
+			out[i] += r.Encrypt.Suffix
+		}
+	}
+	return out
+}

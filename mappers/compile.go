@@ -1,0 +1,285 @@
+package mappers
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sluice-data/sluice/keys"
+	"github.com/sluice-data/sluice/record"
+)
+
+// Keys resolves a key reference to the secret key behind it. It is an
+// immutable snapshot: the same reference gives the same key for the life of a
+// Chain; new keys need a new Chain.
+type Keys interface {
+	// Key returns the key that ref names and whether there is one. The caller
+	// does not change it.
+	Key(ref keys.Ref) ([]byte, bool)
+}
+
+// Compile binds rules to the schema in, which is sealed. Its error is of type
+// Errors: all mistakes at once, each with the place of its rule. A rule that
+// names a field the schema lacks is a mistake: nothing passes around a rule.
+func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, error) {
+	b := &builder{phase: phase, keys: ring, stream: in.Stream.String(), rules: rules}
+	for i := range in.Fields {
+		b.slots = append(b.slots, in.Fields[i])
+		b.cols = append(b.cols, column{field: in.Fields[i], slot: i})
+	}
+	checker := checker{phase: phase}
+	checker.rules(rules)
+	b.errs = checker.errs
+	for i := range rules {
+		b.rule, b.kind = i, rules[i].Kind()
+		if !checker.bad[i] {
+			b.compile(&rules[i])
+		}
+	}
+	if len(b.errs) > 0 {
+		slices.SortStableFunc(b.errs, func(x, y *Error) int { return x.Rule - y.Rule })
+		return nil, b.errs
+	}
+	if len(b.cols) == 0 {
+		return nil, Errors{{Rule: max(0, len(rules)-1), Kind: b.kind, Code: CodeRule, Msg: "no field is left"}}
+	}
+	c := &Chain{in: in, slots: b.slots, plan: b.plan}
+	out := &record.Schema{Stream: in.Stream}
+	for i := range b.cols {
+		out.Fields = append(out.Fields, b.cols[i].field)
+		c.outSlot = append(c.outSlot, b.cols[i].slot)
+	}
+	c.out = out.Seal()
+	return c, nil
+}
+
+// Held returns the fields of in that protect rules hold back: fields that no
+// rule names and that the schema published last does not have. Nothing is held
+// where there are no rules or nothing was published yet. The caller appends a
+// Drop rule of them and shows them: a new column of a protected stream reaches
+// no topic before somebody has decided about it.
+func Held(rules []Rule, in, published *record.Schema) []string {
+	if len(rules) == 0 || published == nil {
+		return nil
+	}
+	named := map[string]bool{}
+	for i := range rules {
+		for _, n := range rules[i].Names() {
+			named[n] = true
+		}
+		if rules[i].Keep != nil {
+			return nil // what a keep rule does not name does not pass anyway
+		}
+	}
+	var held []string
+	for i := range in.Fields {
+		if n := in.Fields[i].Name; !named[n] && published.Index(n) < 0 {
+			held = append(held, n)
+		}
+	}
+	return held
+}
+
+// column is a field as it is between two rules, and the slot of its values.
+type column struct {
+	field record.Field
+	slot  int
+}
+
+// builder compiles rules one after the other.
+type builder struct {
+	phase  Phase
+	keys   Keys
+	stream string
+	rules  []Rule
+	slots  []record.Field
+	cols   []column
+	plan   []planned
+	errs   Errors
+	rule   int
+	kind   string
+}
+
+func (b *builder) compile(r *Rule) {
+	switch {
+	case r.Hash != nil:
+		b.hash(r.Hash)
+	case r.Drop != nil:
+		b.drop(r.Drop.Fields)
+	case r.Keep != nil:
+		b.keep(r.Keep.Fields)
+	case r.Allow != nil:
+		for i, name := range r.Allow.Fields {
+			b.find(at("fields", i), name)
+		}
+	case r.Rename != nil:
+		b.rename(r.Rename)
+	case r.Filter != nil:
+		b.filter(r.Filter)
+	default:
+		// Invariant 6: a rule that nobody runs must not look like one that ran.
+		b.fail("", "", CodeRule, "this rule cannot run")
+	}
+}
+
+func at(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+func (b *builder) fail(path, field, code, format string, args ...any) {
+	b.errs = append(b.errs, &Error{Rule: b.rule, Kind: b.kind, Path: path, Field: field, Code: code,
+		Msg: fmt.Sprintf(format, args...)})
+}
+
+func (b *builder) names() []string {
+	names := make([]string, len(b.cols))
+	for i := range b.cols {
+		names[i] = b.cols[i].field.Name
+	}
+	return names
+}
+
+// index returns the column of that name, -1 if there is none.
+func (b *builder) index(name string) int {
+	return slices.IndexFunc(b.cols, func(c column) bool { return c.field.Name == name })
+}
+
+// find is index with an error when there is none. A missing field fails in
+// both phases: a rule that does nothing would hide a renamed column.
+func (b *builder) find(path, name string) int {
+	i := b.index(name)
+	if i < 0 {
+		b.fail(path, name, CodeMissing, "%s has no field %s here%s", b.stream, name, suggest(name, b.names()))
+	}
+	return i
+}
+
+// free reports whether name may be given to the column at index self (-1: to a new one).
+func (b *builder) free(path, name string, self int) bool {
+	if name == "" {
+		b.fail(path, "", CodeRule, "a field needs a name")
+		return false
+	}
+	if i := b.index(name); i >= 0 && i != self {
+		b.fail(path, name, CodeExists, "%s has a field %s already", b.stream, name)
+		return false
+	}
+	return true
+}
+
+// replace gives the column at index i a new slot of field f, computed by step.
+func (b *builder) replace(i int, f record.Field, make func(src, dst int) func() step) {
+	src, dst := b.cols[i].slot, len(b.slots)
+	b.slots = append(b.slots, f)
+	b.cols[i] = column{field: f, slot: dst}
+	b.add(make(src, dst))
+}
+
+// add plans a step; the columns as they are now must stay aligned after it.
+func (b *builder) add(make func() step) {
+	p := planned{rule: b.rule, kind: b.kind, make: make}
+	for i := range b.cols {
+		f := b.cols[i].field
+		p.live = append(p.live, live{slot: b.cols[i].slot, field: &f})
+	}
+	b.plan = append(b.plan, p)
+}
+
+// key returns the secret key that ref names and checks its size in bytes.
+func (b *builder) key(ref keys.Ref, fits func(bytes int) bool, want string) ([]byte, bool) {
+	if b.keys == nil {
+		b.fail("key", "", CodeSecret, "there is no key ring to find the key in")
+		return nil, false
+	}
+	key, ok := b.keys.Key(ref)
+	switch {
+	case !ok || len(key) == 0:
+		b.fail("key", "", CodeSecret, "the key is not available")
+	case !fits(len(key)):
+		b.fail("key", "", CodeSecret, "the key has %d bytes; want %s", len(key), want)
+	default:
+		return slices.Clone(key), true
+	}
+	return nil, false
+}
+
+func (b *builder) drop(fields []string) {
+	for i, name := range fields {
+		c := b.find(at("fields", i), name)
+		if c < 0 {
+			continue
+		}
+		if b.cols[c].field.Key > 0 {
+			b.fail(at("fields", i), name, CodeKeyField, "%s is part of the key, without it changes find no row; hash it instead", name)
+			continue
+		}
+		b.cols = slices.Delete(b.cols, c, c+1)
+	}
+}
+
+func (b *builder) keep(fields []string) {
+	stays := map[string]bool{}
+	for i, name := range fields {
+		stays[name] = b.find(at("fields", i), name) >= 0
+	}
+	for i := range b.cols {
+		if f := &b.cols[i].field; f.Key > 0 && !stays[f.Name] {
+			b.fail("fields", f.Name, CodeKeyField, "%s is part of the key, without it changes find no row; add it to the list", f.Name)
+		}
+	}
+	b.cols = slices.DeleteFunc(b.cols, func(c column) bool { return c.field.Key == 0 && !stays[c.field.Name] })
+}
+
+// rename gives all new names at once, so that two fields can swap theirs.
+func (b *builder) rename(names map[string]string) {
+	given := map[string]string{}
+	renamed := slices.Clone(b.cols)
+	for _, old := range sortedKeys(names) {
+		i, to := b.find(old, old), names[old]
+		if to == "" {
+			b.fail(old, old, CodeRule, "the new name is empty")
+			continue
+		}
+		if i >= 0 {
+			renamed[i].field.Name = to
+			given[to] = old
+		}
+	}
+	seen := map[string]bool{}
+	for i := range renamed {
+		n := renamed[i].field.Name
+		if seen[n] {
+			path := given[n]
+			b.fail(path, n, CodeExists, "two fields would be named %s", n)
+		}
+		seen[n] = true
+	}
+	b.cols = renamed
+}
+
+// cells is a step that turns the cells of one column into those of another.
+type cells struct {
+	src, dst int
+	kernel   kernel
+}
+
+// kernel appends to dst what becomes of each row of src. Null stays null and
+// Unsent stays Unsent. A value it cannot work on it refuses by calling no, and
+// appends an Unsent cell.
+type kernel func(dst, src *record.Vector, no refuse)
+
+// refuse takes the row, a stable code and a reason without a value.
+type refuse func(row int, code, reason string)
+
+func (s *cells) apply(r *run) {
+	s.kernel(r.cols[after][s.dst], r.cols[after][s.src], r.reject)
+	if r.hasBefore() {
+		// An old value that does not fit is unknown; the new row does not suffer for it.
+		s.kernel(r.cols[before][s.dst], r.cols[before][s.src], func(int, string, string) {})
+	}
+}
+
+// perRun plans a step of kernels; newKernel is called once per run, so that a
+// kernel may keep state.
+func perRun(newKernel func() kernel) func(src, dst int) func() step {
+	return func(src, dst int) func() step {
+		return func() step { return &cells{src: src, dst: dst, kernel: newKernel()} }
+	}
+}

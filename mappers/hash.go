@@ -1,0 +1,154 @@
+package mappers
+
+import (
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"hash"
+	"slices"
+	"strings"
+
+	"github.com/sluice-data/sluice/record"
+)
+
+// minHashDigits keeps 128 bits: with fewer, a few billion values would collide.
+const minHashDigits = 32
+
+// minKeyBytes is the least key of an HMAC that cannot be guessed.
+const minKeyBytes = 16
+
+type hashMethod struct {
+	name   string
+	digits int // hexadecimal digits of the digest
+	keyed  bool
+	new    func() hash.Hash
+}
+
+// hashMethods are found by methodName, so that sha256, SHA-256 and sha-256 are one.
+var hashMethods = map[string]hashMethod{
+	"hmacsha256": {"hmac-sha256", 64, true, sha256.New},
+	"hmacsha512": {"hmac-sha512", 128, true, sha512.New},
+	"sha256":     {"sha256", 64, false, sha256.New},
+	"sha512":     {"sha512", 128, false, sha512.New},
+	"sha384":     {"sha384", 96, false, sha512.New384},
+	"sha224":     {"sha224", 56, false, sha256.New224},
+	"sha1":       {"sha1", 40, false, sha1.New},
+	"md5":        {"md5", 32, false, md5.New},
+	"md2":        {"md2", 32, false, newMD2},
+}
+
+func methodName(m string) string {
+	if m == "" {
+		return "hmacsha256"
+	}
+	return strings.ReplaceAll(strings.ToLower(m), "-", "")
+}
+
+func sortedMethods() []string {
+	var names []string
+	for _, m := range hashMethods {
+		names = append(names, m.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (b *builder) hash(h *Hash) {
+	i := b.find("field", h.Field)
+	m := hashMethods[methodName(h.Method)]
+	var key []byte
+	if m.keyed {
+		k, ok := b.key(h.Key, func(n int) bool { return n >= minKeyBytes }, "16 or more")
+		if !ok {
+			return
+		}
+		key = k
+	}
+	if i < 0 || !b.free("suffix", h.Field+h.Suffix, i) {
+		return
+	}
+	f := b.cols[i].field
+	normal := normalizers[h.Normalize]
+	if normal != nil && f.Kind != record.Text && f.Kind != record.Enum {
+		b.fail("normalize", f.Name, CodeType, "normalize works on text, %s is %s", f.Name, f.Kind)
+		return
+	}
+	digits := m.digits
+	if h.Length > 0 {
+		digits = h.Length
+	}
+	in := f
+	out := record.Field{Name: h.Field + h.Suffix, Kind: record.Text, Nullable: f.Nullable, Key: f.Key}
+	b.replace(i, out, perRun(func() kernel {
+		d := &digester{field: &in, normal: normal, salt: []byte(h.Salt), digits: digits}
+		if m.keyed {
+			d.state = hmac.New(m.new, key)
+		} else {
+			d.state = m.new()
+		}
+		return d.cells
+	}))
+}
+
+// digester hashes the cells of one column; it keeps the digest state and its
+// buffers, so that no row allocates.
+type digester struct {
+	field  *record.Field
+	normal func(dst, value []byte) ([]byte, bool)
+	salt   []byte
+	digits int
+	state  hash.Hash
+	text   []byte
+	sum    []byte
+}
+
+func (d *digester) cells(dst, src *record.Vector, no refuse) {
+	plain := d.normal == nil && isText(d.field.Kind)
+	for i, st := range src.State {
+		if st != record.Present {
+			dst.AppendMissing(st, 0)
+			continue
+		}
+		var value []byte
+		ok := true
+		switch {
+		case plain:
+			value = src.Value(i)
+		case d.normal != nil:
+			d.text, ok = d.normal(d.text[:0], src.Value(i))
+			value = d.text
+		default:
+			d.text, ok = AppendCanonical(d.text[:0], d.field, src, i)
+			value = d.text
+		}
+		if !ok {
+			no(i, "value_not_canonical", d.field.Name+": the value has no canonical text to hash")
+			dst.AppendMissing(record.Unsent, 0)
+			continue
+		}
+		d.state.Reset()
+		if len(d.salt) > 0 {
+			d.state.Write(d.salt)
+		}
+		d.state.Write(value)
+		d.sum = d.state.Sum(d.sum[:0])
+		dst.State = append(dst.State, record.Present)
+		end := len(dst.Data) + d.digits
+		dst.Data = hex.AppendEncode(dst.Data, d.sum)[:end]
+		dst.Offs = append(dst.Offs, int32(end))
+	}
+}
+
+// normalizers bring a text into the one spelling that is hashed; false = the
+// text is not what the normalizer is for.
+var normalizers = map[string]func(dst, value []byte) ([]byte, bool){
+	"":             nil,
+	"none":         nil,
+	"trim-lower":   trimLower,
+	"email":        trimLower,
+	"email-google": googleEmail,
+	"phone":        phoneE164,
+}

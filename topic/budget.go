@@ -1,0 +1,3 @@
+package topic
+
+type budget struct{ limit int64 }

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -55,13 +56,24 @@ type testStream struct {
 }
 
 type testHash struct {
-	Field  string `yaml:"field" required:"true"`
-	Method string `yaml:"method" default:"hmac-sha256" enum:"sha256,hmac-sha256"`
-	Key    string `yaml:"key"`
+	Field  string  `yaml:"field" required:"true"`
+	Method string  `yaml:"method" default:"hmac-sha256" enum:"sha256,hmac-sha256"`
+	Key    testRef `yaml:"key"`
+}
+
+// testRef is what a room may bring along to hold a reference.
+type testRef struct{ text string }
+
+func (r *testRef) UnmarshalText(b []byte) error {
+	r.text = string(b)
+	if !strings.HasPrefix(r.text, "${") {
+		return errors.New("not a reference; want ${env:NAME} or ${file:path}")
+	}
+	return nil
 }
 
 func (h *testHash) Check(report func(field, problem string)) {
-	if strings.HasPrefix(h.Method, "hmac") && h.Key == "" {
+	if strings.HasPrefix(h.Method, "hmac") && h.Key.text == "" {
 		report("key", "an hmac needs a key")
 	}
 }
@@ -77,7 +89,7 @@ func testRegistry() *Registry {
 		Sinks: []Kind{{Name: "iceberg", New: func() any { return &testIceberg{} }, NewStream: func() any { return &testStream{} },
 			Target: func(s any) string { return s.(*testStream).Table }}},
 		Rules: []Kind{
-			{Name: "hash", New: func() any { return &testHash{} }, References: []string{"key"}},
+			{Name: "hash", New: func() any { return &testHash{} }},
 			{Name: "drop", New: func() any { return &testFields{} }},
 			{Name: "rename", New: func() any { return &map[string]string{} }},
 		},
@@ -126,7 +138,7 @@ func TestGood(t *testing.T) {
 		t.Errorf("postgres: %+v", pg)
 	}
 	p := f.Sources[0].Protect[0]
-	if p.Stream != "public.customers" || len(p.Rules) != 2 || p.Rules[0].Settings.(*testHash).Key != "${file:keys/email}" {
+	if p.Stream != "public.customers" || len(p.Rules) != 2 || p.Rules[0].Settings.(*testHash).Key.text != "${file:keys/email}" {
 		t.Errorf("protect: %+v", p)
 	}
 	lake := f.Sinks[0].Settings.(*testIceberg)

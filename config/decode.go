@@ -31,7 +31,6 @@ type decoder struct {
 	problems Problems
 	nodes    int
 	open     map[*yaml.Node]bool // aliases being followed
-	raw      []string            // settings that stay references, see Kind.References
 }
 
 func (d *decoder) report(n *yaml.Node, path, format string, args ...any) {
@@ -248,11 +247,6 @@ func (d *decoder) string(n *yaml.Node, path string, v reflect.Value, tag fieldTa
 	if !ok {
 		return
 	}
-	if contains(d.raw, tag.name) && n.Tag != "!!str" {
-		d.report(n, path, "%v", errPlainSecret)
-		v.SetString("${}") // something is there
-		return
-	}
 	if n.Tag != "!!str" {
 		// 0123 and no are not the texts they look like to everybody.
 		d.report(n, path, "want a text, got %s; write it in quotes: \"%s\"", describe(n), text)
@@ -261,13 +255,6 @@ func (d *decoder) string(n *yaml.Node, path string, v reflect.Value, tag fieldTa
 	refs, err := references(text)
 	if err != nil {
 		d.report(n, path, "%v", err)
-		return
-	}
-	if contains(d.raw, tag.name) {
-		if len(refs) != 1 || !refs[0].whole(text) {
-			d.report(n, path, "%v", errPlainSecret)
-		}
-		v.SetString(text)
 		return
 	}
 	if len(refs) == 0 {

@@ -18,10 +18,6 @@ type Kind struct {
 	// the file: a struct with the tags of fieldTag, or a map.
 	New func() any
 
-	// References are settings of this kind, of type string, that stay the
-	// reference they are in the file: the keys of rules.
-	References []string
-
 	// NewStream, of sinks, returns a pointer to the struct of the settings
 	// that an entry of streams has beside from and shape.
 	NewStream func() any
@@ -70,6 +66,7 @@ type Source struct {
 	Settings any // what Kind.New returned, filled
 	Streams  []string
 	Protect  []Protect
+	Columns  NewColumns
 
 	known bool // Streams is the whole list
 }
@@ -78,6 +75,21 @@ type Source struct {
 type Protect struct {
 	Stream string // local name in canonical spelling
 	Rules  Rules
+}
+
+// NewColumns says what happens to a column that appears later in a stream
+// with protect rules.
+type NewColumns string
+
+// The choices of new_columns.
+const (
+	Hold NewColumns = "hold" // left out until a rule or allow names it
+	Pass NewColumns = "pass"
+)
+
+// sourceRest are the settings of a source beside its kind and protect.
+type sourceRest struct {
+	NewColumns NewColumns `yaml:"new_columns" default:"hold" enum:"hold,pass" doc:"what happens to columns that appear later in a stream with protect rules"`
 }
 
 // Sources are the sources of a file in its order.
@@ -134,8 +146,6 @@ func (d *decoder) one(n *yaml.Node, path, what string, pairs []pair, kinds []Kin
 			d.report(p.at, join(path, p.key), "a %s has one kind; this one is %s already", what, kind.Name)
 		default:
 			kind, settings = k, k.New()
-			defer func(before []string) { d.raw = before }(d.raw)
-			d.raw = k.References
 			d.value(p.value, join(path, p.key), reflect.ValueOf(settings).Elem(), fieldTag{name: k.Name})
 		}
 	}
@@ -161,11 +171,16 @@ func (s *Sources) decodeNode(d *decoder, n *yaml.Node, path string) {
 		entry, ok := d.mapping(v, at, "a mapping with the kind of the source")
 		if ok {
 			source := &Source{Name: p.key}
-			kind, settings := d.one(p.at, at, "source", entry, d.reg.Sources, "protect")
+			kind, settings := d.one(p.at, at, "source", entry, d.reg.Sources, "protect", "new_columns")
 			if kind != nil {
 				source.Kind, source.Settings = kind.Name, settings
 			}
 			d.protect(entry, at, source)
+			source.Columns = Hold
+			if i := slices.IndexFunc(entry, func(p pair) bool { return p.key == "new_columns" }); i >= 0 {
+				f := fieldsOf(reflect.TypeFor[sourceRest]())[0]
+				d.value(entry[i].value, join(at, f.tag.name), reflect.ValueOf(&source.Columns).Elem(), f.tag)
+			}
 			*s = append(*s, source)
 		}
 		leave()

@@ -65,10 +65,12 @@ func named(entry object) object {
 }
 
 func (r *Registry) sourcesSchema() object {
-	s := named(oneKey(r, r.Sources, object{"protect": object{
+	others := object{"protect": object{
 		"description": "rules per table that run before anything reaches Kafka",
 		"type":        "object", "additionalProperties": object{"$ref": "#/$defs/rules"},
-	}}, nil))
+	}}
+	maps.Copy(others, r.structSchema(reflect.TypeFor[sourceRest]())["properties"].(object))
+	s := named(oneKey(r, r.Sources, others, nil))
 	s["minProperties"] = 1
 	return s
 }

@@ -14,7 +14,7 @@ need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing: $2"; }
 
 need_python() {
   need python3 "apt-get install -y python3 python3-venv"
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "python3 is older than 3.10: apt-get install -y python3 python3-venv"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "python3 is older than 3.11: apt-get install -y python3 python3-venv"
   python3 -c 'import venv, ensurepip' 2>/dev/null || die "python3 has no venv: apt-get install -y python3-venv"
 }
 

@@ -1,0 +1,99 @@
+package judge
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the script of the engines
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+//go:embed judge.py
+var script string
+
+// Engines are the names that Engine knows. "sql" is DuckDB without a catalog:
+// the table is a query then, for tests of the fingerprint itself.
+var Engines = []string{"duckdb", "pyiceberg", "spark", "sql"}
+
+// Catalog says where an engine finds tables: an Iceberg REST catalog and its object store.
+type Catalog struct {
+	URI       string `json:"uri"`       // http://127.0.0.1:port
+	Warehouse string `json:"warehouse"` // may be empty
+	Endpoint  string `json:"endpoint"`  // http://127.0.0.1:port of S3
+	AccessKey string `json:"access_key"`
+	SecretKey string `json:"secret_key"`
+	Region    string `json:"region"` // us-east-1 when empty
+}
+
+// Table names a table and the columns to read.
+type Table struct {
+	Name    string   `json:"table"`   // namespace.table
+	Columns []string `json:"columns"` // "name" or "name:kind"; none = all. A kind makes text comparable: numeric, json, …
+}
+
+// Engine returns the fingerprint of a table as an engine reads it; see Table for the columns.
+func Engine(ctx context.Context, engine string, c Catalog, table string, columns ...string) (Print, error) {
+	prints, err := Tables(ctx, engine, c, Table{Name: table, Columns: columns})
+	if err != nil {
+		return Print{}, err
+	}
+	return prints[0], nil
+}
+
+// Tables returns the fingerprints of several tables from one start of an
+// engine. The engine runs in the Python of SLUICE_JUDGES_PYTHON, or for Spark
+// of SLUICE_SPARK_PYTHON; deploy/dev gets them.
+func Tables(ctx context.Context, engine string, c Catalog, tables ...Table) ([]Print, error) {
+	python, fix := os.Getenv("SLUICE_JUDGES_PYTHON"), "deploy/dev/judges.sh"
+	if engine == "spark" {
+		python, fix = os.Getenv("SLUICE_SPARK_PYTHON"), "deploy/dev/spark.sh"
+	}
+	if python == "" {
+		return nil, fmt.Errorf("no Python for %s: run %s", engine, fix)
+	}
+	if c.Region == "" {
+		c.Region = "us-east-1"
+	}
+	request, err := json.Marshal(struct {
+		Engine  string  `json:"engine"`
+		Catalog Catalog `json:"catalog"`
+		Tables  []Table `json:"tables"`
+		Jars    string  `json:"jars"`
+	}{engine, c, tables, os.Getenv("SLUICE_SPARK_JARS")})
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, python, "-I", "-c", script)
+	cmd.Stdin = bytes.NewReader(request)
+	var out, complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s reads %s: %w: %s", engine, names(tables), err, last(complaint.String()))
+	}
+	var prints []Print
+	if err := json.Unmarshal(out.Bytes(), &prints); err != nil {
+		return nil, fmt.Errorf("answer of %s: %w", engine, err)
+	}
+	if len(prints) != len(tables) {
+		return nil, errors.New("answer of " + engine + ": a table is missing")
+	}
+	return prints, nil
+}
+
+func names(tables []Table) string {
+	var all []string
+	for _, t := range tables {
+		all = append(all, t.Name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// last returns the end of a program's complaint: there is the reason.
+func last(s string) string {
+	s = strings.TrimSpace(s)
+	return s[max(0, len(s)-1500):]
+}

@@ -70,6 +70,7 @@ type Index struct {
 	order    sorter // memory of Resolve and Apply
 	payload  []byte // memory of Apply
 	pending  []entry
+	touched  byte // keeps the reads of run.touch from being optimised away
 
 	discarded error
 	broken    error // set when nobody knows which MANIFEST the disk holds

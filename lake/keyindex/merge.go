@@ -67,7 +67,7 @@ func (x *Index) startMerge() {
 	}
 	m := &merge{inputs: slices.Clone(x.runs[from:]), done: make(chan struct{})}
 	var live func(Location) bool
-	if from == 0 {
+	if from == 0 && x.worthSifting() {
 		// Dead entries are dropped where nothing older can show up again. What
 		// is dead stays dead, but only if the log that says so is durable.
 		if err := x.wal.sync(); err != nil {
@@ -76,12 +76,29 @@ func (x *Index) startMerge() {
 		}
 		live = x.files.clone().live
 	}
+	slot := int64(runSlotEntries)
+	if from == 0 {
+		slot = baseSlotEntries
+	}
 	x.merge = m
 	name := x.name("run")
 	go func() {
 		defer close(m.done)
-		m.out, _, m.err = mergeRuns(x.disk, name, m.inputs, live, &m.stop)
+		m.out, _, m.err = mergeRuns(x.disk, name, m.inputs, slot, live, &m.stop)
 	}()
+}
+
+// worthSifting says whether so many entries are dead that a merge should look
+// at each one: that costs as much as the merge itself.
+func (x *Index) worthSifting() bool {
+	var entries, rows int64
+	for _, r := range x.runs {
+		entries += r.Entries
+	}
+	for _, f := range x.files.byID {
+		rows += f.Rows - int64(f.Deleted.GetCardinality())
+	}
+	return entries > rows+rows/4
 }
 
 // finishMerge takes over the result of a merge: one that is done, or with
@@ -155,18 +172,15 @@ func (h *head) first(o *head) bool {
 }
 
 // mergeRuns writes the newest entry of each hash of inputs (oldest first) as
-// one run; hashes whose newest entry is not live are left out, if live is
-// given. It returns how many entries had a newer one. No entries, no run.
-func mergeRuns(d *disk, name string, inputs []*run, live func(Location) bool, stop *atomic.Bool) (*run, int64, error) {
+// one run with slot entries per directory slot; hashes whose newest entry is
+// not live are left out, if live is given. It returns how many entries had a
+// newer one. No entries, no run.
+func mergeRuns(d *disk, name string, inputs []*run, slot int64, live func(Location) bool, stop *atomic.Bool) (*run, int64, error) {
 	var total int64
 	cursors := make([]*cursor, len(inputs))
 	for i, r := range inputs {
 		total += r.Entries
 		cursors[i] = newCursor(r, mergeBytes/len(inputs))
-	}
-	slot := int64(baseSlotEntries)
-	if live == nil {
-		slot = runSlotEntries
 	}
 	w, err := newRunWriter(d, name, total, slot)
 	if err != nil {

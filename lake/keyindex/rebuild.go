@@ -46,8 +46,7 @@ func (x *Index) rebuild(stamp Stamp, files iter.Seq2[AddedFile, error], c *chunk
 	}
 	duplicates := c.superseded
 	if len(c.runs) > 1 {
-		all := func(Location) bool { return true }
-		base, superseded, err := mergeRuns(x.disk, x.name("run"), c.runs, all, &atomic.Bool{})
+		base, superseded, err := mergeRuns(x.disk, x.name("run"), c.runs, baseSlotEntries, nil, &atomic.Bool{})
 		if err != nil {
 			return err
 		}

@@ -13,26 +13,34 @@ func (x *Index) Resolve(keys []Hash, out []Location, found []bool) {
 	// In hash order the lookups walk through the runs from front to back.
 	x.order.sort(pending)
 	all := pending
-	pending = x.settle(pending, x.mem.find, out, found)
+	pending = x.settle(pending, nil, out, found)
 	for i := len(x.runs) - 1; i >= 0 && len(pending) > 0; i-- {
-		pending = x.settle(pending, x.runs[i].find, out, found)
+		pending = x.settle(pending, x.runs[i], out, found)
 	}
 	x.keep(all)
 }
 
-// settle looks pending keys up in one place and returns those it does not
-// know. The first place that knows a key decides, dead or alive: places come
-// newest first.
-func (x *Index) settle(pending []entry, find func(*entry) (Location, bool), out []Location, found []bool) []entry {
+// settle looks pending keys up in a run, or with nil in the memtable, and
+// returns those it does not know. The first place that knows a key decides,
+// dead or alive: places come newest first.
+func (x *Index) settle(pending []entry, r *run, out []Location, found []bool) []entry {
+	const ahead = 32
 	rest := pending[:0]
 	for i := range pending {
 		k := &pending[i]
-		loc, ok := find(k)
+		var loc Location
+		var ok bool
+		if r == nil {
+			loc, ok = x.mem.find(k)
+		} else {
+			if i%ahead == 0 {
+				x.touched ^= r.touch(pending[i:min(i+ahead, len(pending))])
+			}
+			loc, ok = r.find(k)
+		}
 		if !ok {
 			rest = append(rest, *k)
-			continue
-		}
-		if x.files.live(loc) {
+		} else if x.files.live(loc) {
 			out[k.pos], found[k.pos] = loc, true
 		}
 	}

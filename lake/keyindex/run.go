@@ -188,18 +188,34 @@ func (r *run) close() {
 	}
 }
 
-// find looks the hash of k up: the directory gives the slot, interpolation
-// the place in it, a short walk the entry.
+// guess returns the entries that may hold the hash of k, [lo, end), and the
+// likely place among them: the directory gives the slot, interpolation the
+// place in it.
+func (r *run) guess(k *entry) (lo, i, end uint64) {
+	slot := k.h0 >> (32 - r.DirBits)
+	lo = uint64(binary.LittleEndian.Uint32(r.dir[4*slot:]))
+	end = uint64(binary.LittleEndian.Uint32(r.dir[4*slot+4:]))
+	return lo, lo + (end-lo)*(k.hi()<<r.DirBits>>32)>>32, end
+}
+
+// touch reads where find will look first for each of keys. These reads do not
+// wait for each other as those of one find after another do.
+func (r *run) touch(keys []entry) (sum byte) {
+	for i := range keys {
+		if lo, at, end := r.guess(&keys[i]); lo < end {
+			sum ^= r.data[at*entryBytes]
+		}
+	}
+	return sum
+}
+
+// find looks the hash of k up.
 func (r *run) find(k *entry) (Location, bool) {
 	hi, h2 := k.hi(), k.h2
-	slot := k.h0 >> (32 - r.DirBits)
-	lo := uint64(binary.LittleEndian.Uint32(r.dir[4*slot:]))
-	end := uint64(binary.LittleEndian.Uint32(r.dir[4*slot+4:]))
+	lo, i, end := r.guess(k)
 	if lo >= end {
 		return Location{}, false
 	}
-	fraction := hi << r.DirBits >> 32
-	i := lo + (end-lo)*fraction>>32
 	for i > lo && r.compare(i, hi, h2) > 0 {
 		i--
 	}

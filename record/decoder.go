@@ -340,6 +340,9 @@ func (d *Decoder) row(vs []*Vector, n int, b []byte, p int, old bool) (next, got
 		if expect < len(d.cols) && hasLiteral(b, p, d.cols[expect].name) {
 			i = expect
 			p += len(d.cols[expect].name)
+			if p < len(b) && b[p] <= ' ' {
+				p = skipSpace(b, p)
+			}
 		} else if i, p, err = d.member(b, p); err != nil {
 			return p, got, &fault{at: p, err: err}
 		}

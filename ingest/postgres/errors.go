@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -39,12 +40,12 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Permanent() bool { return e.Bad }
 
 // parseURL reads a connection URL without repeating it in an error.
-func parseURL(raw string) (*pgconn.Config, error) {
+func parseURL(raw string) (*pgx.ConnConfig, error) {
 	if raw == "" {
 		return nil, &Error{Do: "read the connection URL", Err: errors.New("it is empty"), Bad: true,
 			Fix: "set url: postgres://user:password@host:5432/database"}
 	}
-	conn, err := pgconn.ParseConfig(raw)
+	conn, err := pgx.ParseConfig(raw)
 	if err != nil {
 		reason := "it is not a valid connection URL"
 		if u, uerr := url.Parse(raw); uerr == nil && u.Scheme != "" && u.Scheme != "postgres" && u.Scheme != "postgresql" {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sluice-data/sluice/progress"
 	"github.com/sluice-data/sluice/record"
@@ -54,7 +54,7 @@ type Output interface {
 // Source reads the tables of one database.
 type Source struct {
 	cfg    Config
-	conn   *pgconn.Config
+	conn   *pgx.ConnConfig
 	tables []record.StreamName
 	log    *slog.Logger
 }

@@ -5,6 +5,4 @@ import (
 	"errors"
 )
 
-func (s *Source) check(context.Context) ([]Finding, error) { return nil, errors.New("not connected") }
-
 func (s *Source) run(context.Context, Output) error { return errors.New("not connected") }

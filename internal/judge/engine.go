@@ -48,12 +48,36 @@ func Engine(ctx context.Context, engine string, c Catalog, table string, columns
 // engine. The engine runs in the Python of SLUICE_JUDGES_PYTHON, or for Spark
 // of SLUICE_SPARK_PYTHON; deploy/dev gets them.
 func Tables(ctx context.Context, engine string, c Catalog, tables ...Table) ([]Print, error) {
+	var prints []Print
+	if err := ask(ctx, engine, c, tables, &prints); err != nil {
+		return nil, err
+	}
+	if len(prints) != len(tables) {
+		return nil, errors.New("answer of " + engine + ": a table is missing")
+	}
+	return prints, nil
+}
+
+// Query returns the rows of a DuckDB query over the catalog, which is attached
+// as lake; every value is its text, or nil.
+func Query(ctx context.Context, c Catalog, sql string) ([][]*string, error) {
+	var answers [][][]*string
+	if err := ask(ctx, "query", c, []Table{{Name: sql}}, &answers); err != nil {
+		return nil, err
+	}
+	if len(answers) != 1 {
+		return nil, errors.New("a query has one answer")
+	}
+	return answers[0], nil
+}
+
+func ask(ctx context.Context, engine string, c Catalog, tables []Table, answer any) error {
 	python, fix := os.Getenv("SLUICE_JUDGES_PYTHON"), "deploy/dev/judges.sh"
 	if engine == "spark" {
 		python, fix = os.Getenv("SLUICE_SPARK_PYTHON"), "deploy/dev/spark.sh"
 	}
 	if python == "" {
-		return nil, fmt.Errorf("no Python for %s: run %s", engine, fix)
+		return fmt.Errorf("no Python for %s: run %s", engine, fix)
 	}
 	if c.Region == "" {
 		c.Region = "us-east-1"
@@ -65,23 +89,19 @@ func Tables(ctx context.Context, engine string, c Catalog, tables ...Table) ([]P
 		Jars    string  `json:"jars"`
 	}{engine, c, tables, os.Getenv("SLUICE_SPARK_JARS")})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	cmd := exec.CommandContext(ctx, python, "-I", "-c", script)
 	cmd.Stdin = bytes.NewReader(request)
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s reads %s: %w: %s", engine, names(tables), err, last(complaint.String()))
+		return fmt.Errorf("%s reads %s: %w: %s", engine, names(tables), err, last(complaint.String()))
 	}
-	var prints []Print
-	if err := json.Unmarshal(out.Bytes(), &prints); err != nil {
-		return nil, fmt.Errorf("answer of %s: %w", engine, err)
+	if err := json.Unmarshal(out.Bytes(), answer); err != nil {
+		return fmt.Errorf("answer of %s: %w", engine, err)
 	}
-	if len(prints) != len(tables) {
-		return nil, errors.New("answer of " + engine + ": a table is missing")
-	}
-	return prints, nil
+	return nil
 }
 
 func names(tables []Table) string {

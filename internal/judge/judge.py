@@ -202,7 +202,8 @@ def by_sql(request):
         yield fingerprint(con, f"({t['table']})", t["columns"] or [])
 
 
-def by_duckdb(request):
+def attach(request):
+    """A DuckDB with the request's catalog attached as lake."""
     import importlib.resources as resources
 
     c = request["catalog"]
@@ -220,9 +221,20 @@ def by_duckdb(request):
     con.execute(
         f"ATTACH {literal(c['warehouse'])} AS lake (TYPE iceberg, ENDPOINT {literal(c['uri'])}, AUTHORIZATION_TYPE 'none', ACCESS_DELEGATION_MODE 'none')"
     )
+    return con
+
+
+def by_duckdb(request):
+    con = attach(request)
     for t in request["tables"]:
         relation = "lake." + ".".join(quote(p) for p in t["table"].split("."))
         yield fingerprint(con, relation, t["columns"] or [])
+
+
+def by_query(request):
+    con = attach(request)
+    for t in request["tables"]:
+        yield [[None if v is None else str(v) for v in row] for row in con.execute(t["table"]).fetchall()]
 
 
 def walk(folder):
@@ -326,7 +338,7 @@ def by_spark(request):
 
 def main():
     request = json.load(sys.stdin)
-    engines = {"sql": by_sql, "duckdb": by_duckdb, "pyiceberg": by_pyiceberg, "spark": by_spark}
+    engines = {"sql": by_sql, "duckdb": by_duckdb, "pyiceberg": by_pyiceberg, "spark": by_spark, "query": by_query}
     out = list(engines[request["engine"]](request))
     json.dump(out, sys.stdout)
 

@@ -22,6 +22,10 @@ const nobody = 65534
 // superuser postgres needs no password: it listens on 127.0.0.1 only.
 type Server struct {
 	URL  string
+	bin  string
+	args []string
+	dir  string
+	as   *syscall.SysProcAttr
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the server has ended
 }
@@ -54,33 +58,49 @@ func Start(ctx context.Context, bin, dir string, settings ...string) (*Server, e
 	if err != nil {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(dir, "server.log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
 	args := []string{"-D", data, "-p", fmt.Sprint(port)}
 	for _, setting := range append([]string{"listen_addresses=127.0.0.1", "unix_socket_directories=", "wal_level=logical",
 		"max_replication_slots=10", "max_wal_senders=10", "max_connections=50", "shared_buffers=128MB",
 		"max_wal_size=2GB", "log_min_messages=warning", "timezone=UTC"}, settings...) {
 		args = append(args, "-c", setting)
 	}
-	cmd := exec.Command(filepath.Join(bin, "postgres"), args...)
-	cmd.SysProcAttr, cmd.Dir, cmd.Stdout, cmd.Stderr = as, dir, log, log
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start postgres: %w", err)
+	p := &Server{URL: fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port),
+		bin: bin, args: args, dir: dir, as: as}
+	return p, p.start(ctx)
+}
+
+func (p *Server) start(ctx context.Context) error {
+	log, err := os.OpenFile(filepath.Join(p.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
 	}
-	p := &Server{URL: fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port), cmd: cmd, done: make(chan struct{})}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(p.bin, "postgres"), p.args...)
+	cmd.SysProcAttr, cmd.Dir, cmd.Stdout, cmd.Stderr = p.as, p.dir, log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	done := make(chan struct{})
+	p.cmd, p.done = cmd, done
 	go func() {
 		_ = cmd.Wait()
-		close(p.done)
+		close(done)
 	}()
 	if err := p.ready(ctx); err != nil {
 		p.Stop()
-		return nil, fmt.Errorf("postgres does not answer, see %s: %w", log.Name(), err)
+		return fmt.Errorf("postgres does not answer, see %s: %w", log.Name(), err)
 	}
-	return p, nil
+	return nil
 }
+
+// Kill ends the server with SIGKILL; its children follow. Restart brings it back.
+func (p *Server) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Restart starts a stopped or killed server on the same data and port.
+func (p *Server) Restart(ctx context.Context) error { return p.start(ctx) }
 
 func (p *Server) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

@@ -99,8 +99,19 @@ func (p *Server) Kill() {
 	<-p.done
 }
 
-// Restart starts a stopped or killed server on the same data and port.
-func (p *Server) Restart(ctx context.Context) error { return p.start(ctx) }
+// Restart starts a stopped or killed server on the same data and port. The
+// backends of a killed one take a moment to see that it is gone; until then
+// PostgreSQL refuses to start.
+func (p *Server) Restart(ctx context.Context) error {
+	var err error
+	for range 30 {
+		if err = p.start(ctx); err == nil || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	return err
+}
 
 func (p *Server) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

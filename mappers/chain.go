@@ -74,7 +74,11 @@ func (c *Chain) Apply(b *record.Batch) (out *record.Batch, filtered int, rejects
 		// Invariant 6: a rule that cannot run stops the stream; its rows do not go on.
 		if p := recover(); p != nil {
 			out, filtered, rejects = nil, 0, nil
-			err = c.failed(c.plan[min(at, len(c.plan)-1)].rule, c.plan[min(at, len(c.plan)-1)].kind, panicText(p))
+			rule, kind := -1, ""
+			if at < len(c.plan) {
+				rule, kind = c.plan[at].rule, c.plan[at].kind
+			}
+			err = c.failed(rule, kind, panicText(p))
 		}
 	}()
 	r.begin(b)

@@ -50,6 +50,9 @@ func (c *checker) rules(rules []Rule) {
 		case r.Rename == nil && r.Filter == nil && r.Constant == nil && len(r.Names()) == 0:
 			c.fail("fields", "", CodeRule, "name at least one field")
 			continue
+		case r.Constant != nil && r.Constant.Field == "", r.Concat != nil && r.Concat.Field == "":
+			c.fail("field", "", CodeRule, "the new field needs a name")
+			continue
 		case r.Allow != nil && c.phase != Protect:
 			c.fail("", "", CodeRule, "allow belongs to protect: nothing is held back here")
 			continue
@@ -85,6 +88,16 @@ func (c *checker) options(r *Rule) {
 	switch {
 	case r.Hash != nil:
 		c.hash(r.Hash)
+	case r.Encrypt != nil:
+		c.encrypt(r.Encrypt)
+	case r.Mask != nil:
+		c.mask(r.Mask)
+	case r.Cast != nil:
+		c.typeName("to", r.Cast.Field, r.Cast.To)
+	case r.Constant != nil && r.Constant.Type != "":
+		c.typeName("type", r.Constant.Field, r.Constant.Type)
+	case r.Truncate != nil:
+		c.truncate(r.Truncate)
 	case r.Filter != nil:
 		if _, err := parseCondition(r.Filter.Where); err != nil {
 			c.fail("where", "", CodeSyntax, "%s", err.msg)
@@ -110,6 +123,42 @@ func (c *checker) hash(h *Hash) {
 	}
 	if _, ok := normalizers[h.Normalize]; !ok {
 		c.fail("normalize", "", CodeRule, "unknown normalize %s; want none, trim-lower, email, email-google or phone", h.Normalize)
+	}
+}
+
+func (c *checker) encrypt(e *Encrypt) {
+	if _, ok := encryptMethods[e.Method]; !ok && e.Method != "" {
+		c.fail("method", "", CodeRule, "unknown method %s; want %s or %s", e.Method, methodGCM, methodSIV)
+	}
+	if e.Key.IsZero() {
+		c.fail("key", "", CodeRule, "encrypt needs a key")
+	}
+}
+
+func (c *checker) mask(m *Mask) {
+	if _, ok := maskers[m.Kind]; !ok {
+		c.fail("kind", "", CodeRule, "unknown kind %s; want chars, email, phone, card or ip", m.Kind)
+	}
+	if m.KeepFirst < 0 || m.KeepLast < 0 {
+		c.fail("keep_first", "", CodeRule, "keep_first and keep_last count characters and are not negative")
+	}
+}
+
+func (c *checker) truncate(t *Truncate) {
+	_, known := units[t.To]
+	switch {
+	case t.Chars != 0 && t.To != "":
+		c.fail("chars", t.Field, CodeRule, "chars is for texts, to for times; set one of them")
+	case t.Chars < 0 || t.Chars == 0 && t.To == "":
+		c.fail("chars", t.Field, CodeRule, "set chars to the characters to keep, or to to a unit of time")
+	case t.To != "" && !known:
+		c.fail("to", t.Field, CodeRule, "unknown unit %s; want second, minute, hour, day, month or year", t.To)
+	}
+}
+
+func (c *checker) typeName(path, field, name string) {
+	if _, err := parseType(name); err != nil {
+		c.fail(path, field, CodeRule, "%v", err)
 	}
 }
 

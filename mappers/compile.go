@@ -21,7 +21,7 @@ type Keys interface {
 // Errors: all mistakes at once, each with the place of its rule. A rule that
 // names a field the schema lacks is a mistake: nothing passes around a rule.
 func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, error) {
-	b := &builder{phase: phase, keys: ring, stream: in.Stream.String(), rules: rules}
+	b := &builder{phase: phase, keys: ring, stream: in.Stream.String(), rules: rules, copies: map[int]int{}}
 	for i := range in.Fields {
 		b.slots = append(b.slots, in.Fields[i])
 		b.cols = append(b.cols, column{field: in.Fields[i], slot: i})
@@ -94,6 +94,7 @@ type builder struct {
 	slots  []record.Field
 	cols   []column
 	plan   []planned
+	copies map[int]int // slots whose values a rule has copied elsewhere, and that rule
 	errs   Errors
 	rule   int
 	kind   string
@@ -115,6 +116,22 @@ func (b *builder) compile(r *Rule) {
 		b.rename(r.Rename)
 	case r.Filter != nil:
 		b.filter(r.Filter)
+	case r.Encrypt != nil:
+		b.encrypt(r.Encrypt)
+	case r.Mask != nil:
+		b.mask(r.Mask)
+	case r.Redact != nil:
+		b.redact(r.Redact)
+	case r.Cast != nil:
+		b.cast(r.Cast)
+	case r.Default != nil:
+		b.defaultValue(r.Default)
+	case r.Constant != nil:
+		b.constant(r.Constant)
+	case r.Concat != nil:
+		b.concat(r.Concat)
+	case r.Truncate != nil:
+		b.truncate(r.Truncate)
 	default:
 		// Invariant 6: a rule that nobody runs must not look like one that ran.
 		b.fail("", "", CodeRule, "this rule cannot run")
@@ -167,6 +184,13 @@ func (b *builder) free(path, name string, self int) bool {
 // replace gives the column at index i a new slot of field f, computed by step.
 func (b *builder) replace(i int, f record.Field, make func(src, dst int) func() step) {
 	src, dst := b.cols[i].slot, len(b.slots)
+	if copier, copied := b.copies[src]; copied && b.phase == Protect {
+		// Invariant 6: the copy would carry the plaintext.
+		if b.rules[b.rule].protects() {
+			b.fail("", b.cols[i].field.Name, CodeLeak, "rule %d (%s) has copied %s before it is protected; move that rule down", copier+1, b.rules[copier].Kind(), b.cols[i].field.Name)
+		}
+		b.copies[dst] = copier
+	}
 	b.slots = append(b.slots, f)
 	b.cols[i] = column{field: f, slot: dst}
 	b.add(make(src, dst))

@@ -76,6 +76,10 @@ func (b *builder) hash(h *Hash) {
 		b.fail("normalize", f.Name, CodeType, "normalize works on text, %s is %s", f.Name, f.Kind)
 		return
 	}
+	if normal != nil && f.Key > 0 {
+		b.fail("normalize", f.Name, CodeKeyField, "%s is part of the key, and normalizing would give different keys the same value", f.Name)
+		return
+	}
 	digits := m.digits
 	if h.Length > 0 {
 		digits = h.Length

@@ -2,17 +2,152 @@ package topic
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"crypto/rand"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// EmbeddedConfig says how the embedded broker runs.
+// EmbeddedConfig says how the embedded broker runs. Zero values are defaults.
 type EmbeddedConfig struct {
-	Dir      string // its data; made if missing
-	Port     int    // on 127.0.0.1; 0 = a free one
-	MaxBytes int64  // cap of Dir; default 4 GiB
-	Ready    func(addr string)
+	Dir      string            // its data; made if missing
+	Port     int               // on 127.0.0.1; 0 = a free one
+	MaxBytes int64             // cap of Dir; default 4 GiB: a restart reads it all
+	Ready    func(addr string) // called once the broker serves
 	Logger   *slog.Logger
 }
 
-// RunEmbedded serves Kafka from this process until ctx ends.
-func RunEmbedded(ctx context.Context, cfg EmbeddedConfig) error { return nil }
+// retentionEvery is how often old records are removed. The broker's own ticker
+// does not run after a restart.
+const retentionEvery = 30 * time.Second
+
+// RunEmbedded serves Kafka on 127.0.0.1 until ctx ends: one node, every batch
+// synced to disk, no transactions. It is for one machine: nothing is replicated.
+func RunEmbedded(ctx context.Context, cfg EmbeddedConfig) error {
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 4 << 30
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("embedded broker: %w", err)
+	}
+	id, err := clusterID(filepath.Join(cfg.Dir, "cluster-id"))
+	if err != nil {
+		return fmt.Errorf("embedded broker: %w", err)
+	}
+	data := filepath.Join(cfg.Dir, "log")
+	cluster, err := kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.Ports(cfg.Port),
+		kfake.ClusterID(id),
+		kfake.DataDir(data),
+		kfake.SyncWrites(),
+		kfake.ListenFn(listenLoopback),
+	)
+	if err != nil {
+		return fmt.Errorf("embedded broker on port %d with data in %s: %w", cfg.Port, cfg.Dir, err)
+	}
+	defer cluster.Close()
+	addr := cluster.ListenAddrs()[0]
+	cfg.Logger.Info("embedded broker: single node, not for production", "addr", addr, "dir", cfg.Dir)
+	cluster.ApplyRetention()
+	if cfg.Ready != nil {
+		cfg.Ready(addr)
+	}
+	for sleep(ctx, retentionEvery) {
+		cluster.ApplyRetention()
+		if err := capSize(ctx, cfg, data, addr); err != nil && ctx.Err() == nil {
+			cfg.Logger.Error("embedded broker: keep the log below its cap", "error", err)
+		}
+	}
+	return nil
+}
+
+// listenLoopback refuses every address but 127.0.0.1: the broker asks nobody who they are.
+func listenLoopback(network, address string) (net.Listener, error) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	return net.Listen(network, net.JoinHostPort("127.0.0.1", port))
+}
+
+// clusterID returns the id kept in a file, made on the first start: sinks know
+// by it that a log was thrown away.
+func clusterID(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) > 0 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	id := "sluice-" + rand.Text()
+	return id, os.WriteFile(path, []byte(id+"\n"), 0o600)
+}
+
+// capSize removes the oldest half of the largest data topics while the log is
+// above its cap: the sinks that have not read it park and need a backfill,
+// instead of everything standing still on a full disk.
+func capSize(ctx context.Context, cfg EmbeddedConfig, data, addr string) error {
+	size, err := dirSize(data)
+	if err != nil || size <= cfg.MaxBytes {
+		return err
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.DisableClientMetrics())
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	starts, err := adm.ListStartOffsets(ctx)
+	if err != nil {
+		return err
+	}
+	ends, err := adm.ListEndOffsets(ctx)
+	if err != nil {
+		return err
+	}
+	cut := kadm.Offsets{}
+	ends.Each(func(end kadm.ListedOffset) {
+		start, ok := starts.Lookup(end.Topic, end.Partition)
+		if ok && !strings.Contains(end.Topic, "._") && end.Offset > start.Offset {
+			cut.Add(kadm.Offset{Topic: end.Topic, Partition: end.Partition, At: start.Offset + (end.Offset-start.Offset+1)/2, LeaderEpoch: -1})
+		}
+	})
+	cfg.Logger.Error("embedded broker: the log is above its cap; the oldest half of every topic goes", "bytes", size, "cap", cfg.MaxBytes)
+	if _, err := adm.DeleteRecords(ctx, cut); err != nil {
+		return err
+	}
+	return nil
+}
+
+func dirSize(dir string) (int64, error) {
+	var n int64
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // trimmed while we look
+			}
+			return err
+		}
+		if info, err := e.Info(); err == nil {
+			n += info.Size()
+		}
+		return nil
+	})
+	return n, err
+}

@@ -83,8 +83,11 @@ type Kafka struct {
 
 	closing sync.Once
 
+	pools      *pools
+	schemaWait time.Duration
+
 	// What tests add to the clients.
-	producerOpts, groupOpts []kgo.Opt
+	producerOpts, groupOpts, laneOpts []kgo.Opt
 }
 
 // Connect reaches the brokers and makes sure of the pipeline's own topics. It
@@ -94,7 +97,7 @@ func Connect(ctx context.Context, cfg Config) (*Kafka, error) {
 	if cfg.Prefix == "" || len(cfg.Brokers) == 0 {
 		return nil, errors.New("connect to Kafka: brokers and the pipeline's name are needed")
 	}
-	k := &Kafka{cfg: cfg}
+	k := &Kafka{cfg: cfg, pools: new(pools), schemaWait: schemaWait}
 	k.budget.limit = int64(cfg.MemoryBytes)
 	cl, err := k.client(
 		kgo.ProducerBatchMaxBytes(maxMessageBytes),

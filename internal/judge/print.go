@@ -14,7 +14,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // Print is the fingerprint of a table.
@@ -121,12 +120,4 @@ func (s *summer) print() Print {
 		p.Columns[name] = Column{Kind: s.kinds[i], Hash: fmt.Sprintf("%016x", s.hash[i]), Nulls: s.nulls[i]}
 	}
 	return p
-}
-
-// split cuts "name:kind" into its parts; the kind is optional.
-func split(field string) (name, kind string) {
-	if i := strings.LastIndexByte(field, ':'); i >= 0 {
-		return field[:i], field[i+1:]
-	}
-	return field, ""
 }

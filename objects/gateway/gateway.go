@@ -61,7 +61,7 @@ func Run(ctx context.Context, c Config) error {
 		started, err := c.serve(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // asked to stop: how it stopped is no failure
 		case err == nil:
 			return errors.New("gateway stopped by itself")
 		case started || c.Port != 0 || attempt == portAttempts:

@@ -101,10 +101,16 @@ func (p *protector) Publish(ctx context.Context, b *record.Batch) error {
 		return err
 	}
 	err := s.publish(ctx, b)
-	if err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil || lost(err) {
 		return err
 	}
 	return s.park(err)
+}
+
+// lost reports whether the Output as a whole has failed.
+func lost(err error) bool {
+	var l interface{ Lost() bool }
+	return errors.As(err, &l) && l.Lost()
 }
 
 func (s *protected) failure() error {
@@ -160,7 +166,7 @@ func (s *protected) publish(ctx context.Context, b *record.Batch) error {
 			rejected += len(rejects)
 		}
 	}
-	delivered := 0
+	delivered := 0 // counted on the Board by the Output: the brokers must hold it
 	if b != nil && b.Len() > 0 {
 		if !control {
 			delivered = b.Len()
@@ -180,7 +186,6 @@ func (s *protected) publish(ctx context.Context, b *record.Batch) error {
 		}
 	}
 	s.progress.Read.Add(rows)
-	s.progress.Delivered.Add(int64(delivered))
 	s.progress.Filtered.Add(int64(filtered))
 	s.progress.Rejected.Add(int64(rejected))
 	return nil

@@ -21,7 +21,9 @@ type Output interface {
 	// Publish takes b over and blocks while the buffers are full. Rows of one
 	// key must be published by one goroutine at a time. b.Schema is sealed.
 	// An error that is not of ctx parks the stream of b: the source must not
-	// pass later rows of that stream, other streams go on.
+	// pass later rows of that stream, other streams go on. An error with a
+	// method Lost() bool that returns true is of the Output as a whole: the
+	// source returns it.
 	Publish(ctx context.Context, b *record.Batch) error
 
 	// Barrier calls done once the brokers hold every record published before

@@ -62,7 +62,7 @@ func (p *Publisher) outlet(ctx context.Context, s *record.Schema) (*outlet, erro
 		return nil, err
 	}
 	if p.board != nil {
-		o.stats = p.board.Stream(progress.Source, p.source, s.Stream.Local())
+		o.stats = p.board.Stream(progress.Source, p.source, s.Stream.String())
 	}
 	o.ready = true
 	return o, nil

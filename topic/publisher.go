@@ -32,6 +32,10 @@ func (e *LostError) Error() string {
 // Unwrap returns the cause.
 func (e *LostError) Unwrap() error { return e.Err }
 
+// Lost tells a source, which knows no topics, that its output as a whole is of
+// no use any more: no stream of its own has failed.
+func (e *LostError) Lost() bool { return true }
+
 var (
 	errClosed = errors.New("the publisher is closed")
 	errLate   = errors.New("the brokers took no record in time")

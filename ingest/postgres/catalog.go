@@ -166,7 +166,9 @@ func (s *Source) loadPublication(ctx context.Context, conn *pgx.Conn, version in
 	}
 	rows, err := conn.Query(ctx, `SELECT p.schemaname::text, p.tablename::text, `+detail+`, coalesce(r.oid, 0)
 		FROM pg_publication_tables p
-		LEFT JOIN pg_publication_rel r ON r.prpubid = $2 AND r.prrelid = format('%I.%I', p.schemaname, p.tablename)::regclass
+		LEFT JOIN pg_namespace n ON n.nspname = p.schemaname
+		LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+		LEFT JOIN pg_publication_rel r ON r.prpubid = $2 AND r.prrelid = c.oid
 		WHERE p.pubname = $1`, s.cfg.Publication, p.oid)
 	if err != nil {
 		return p, wrap("read pg_publication_tables", err)

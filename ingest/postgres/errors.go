@@ -138,3 +138,9 @@ func wrapConnect(conn *pgconn.Config, err error) error {
 	}
 	return &Error{Do: do, Err: errors.New(text), Fix: "check the url"}
 }
+
+// lost reports whether err is of the Output as a whole, not of one stream.
+func lost(err error) bool {
+	var l interface{ Lost() bool }
+	return errors.As(err, &l) && l.Lost()
+}

@@ -39,7 +39,7 @@ type Config struct {
 // Output is what a Source writes to; it is the ingest room's Output.
 type Output interface {
 	// Publish takes b over and blocks while the buffers are full. An error that
-	// is not of ctx parks the stream of b.
+	// is not of ctx parks the stream of b, unless its Lost() bool returns true.
 	Publish(ctx context.Context, b *record.Batch) error
 	// Barrier calls done, in order, once the brokers hold all published before it.
 	Barrier(done func())

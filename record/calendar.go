@@ -1,6 +1,7 @@
 package record
 
 import (
+	"encoding/binary"
 	"errors"
 	"math"
 	"strconv"
@@ -225,8 +226,48 @@ func parseTimeText(b []byte) (int64, error) {
 	return micros, err
 }
 
+// The layout YYYY-MM-DDTHH:MM:SS.ffff in words of eight bytes, little endian:
+// XOR leaves the value of each digit and zero in place of each separator; the
+// sum with more then has a high bit where a byte was neither.
+const (
+	dateLayout  = '0' | '0'<<8 | '0'<<16 | '0'<<24 | '-'<<32 | '0'<<40 | '0'<<48 | '-'<<56
+	dateMore    = 0x7f76767f76767676
+	hourLayout  = '0' | '0'<<8 | 'T'<<16 | '0'<<24 | '0'<<32 | ':'<<40 | '0'<<48 | '0'<<56
+	hourMore    = 0x76767f76767f7676
+	fracLayout  = ':' | '0'<<8 | '0'<<16 | '.'<<24 | '0'<<32 | '0'<<40 | '0'<<48 | '0'<<56
+	fracMore    = 0x767676767f76767f
+	microLayout = 26 // bytes of YYYY-MM-DDTHH:MM:SS.ffffff
+)
+
+// parseMicros reads the form that appendTimestamp writes of years 0000 to
+// 9999 at the start of b, which has at least microLayout bytes.
+func parseMicros(b []byte) (int64, bool) {
+	d := binary.LittleEndian.Uint64(b) ^ dateLayout
+	h := binary.LittleEndian.Uint64(b[8:]) ^ hourLayout
+	f := binary.LittleEndian.Uint64(b[16:]) ^ fracLayout
+	f3 := parseDigits2(b, 24)
+	if (d|(d+dateMore)|h|(h+hourMore)|f|(f+fracMore))&highs != 0 || f3 > 99 {
+		return 0, false
+	}
+	// Each byte with its right neighbour as a number of two digits.
+	d, h, f = d*10+d>>8, h*10+h>>8, f*10+f>>8
+	at := func(w uint64, i int) int64 { return int64(w >> (8 * i) & 0xff) }
+	year, month, day := at(d, 0)*100+at(d, 2), int(at(d, 5)), int(at(h, 0))
+	hour, minute, second := at(h, 3), at(h, 6), at(f, 1)
+	if month < 1 || month > 12 || day < 1 || day > 28 && (day > 31 || day > daysIn(year, month)) || hour > 23 || minute > 59 || second > 59 {
+		return 0, false
+	}
+	return dayNumber(year, month, day)*microsPerDay + (hour*3600+minute*60+second)*microsPerSecond +
+		at(f, 4)*10_000 + at(f, 6)*100 + int64(f3), true
+}
+
 // parseTimestampText reads a value of kind Timestamp, or TimestampTZ if zoned.
 func parseTimestampText(b []byte, zoned bool) (int64, error) {
+	if len(b) == microLayout && !zoned || len(b) == microLayout+1 && zoned && b[microLayout] == 'Z' {
+		if micros, ok := parseMicros(b); ok {
+			return micros, nil
+		}
+	}
 	days, n := parseDate(b)
 	if n == 0 {
 		switch string(b) {

@@ -72,11 +72,60 @@ func (d *Decoder) cell(f *Field, v *Vector, b []byte, p int) (int, error) {
 	case Array:
 		return d.array(f, v, b, p)
 	}
+	// The usual texts have one length: no search for their end.
+	if size := usualLength[f.Kind]; size > 0 && p+size+1 < len(b) && b[p] == '"' && b[p+size+1] == '"' {
+		if parseInto(f, v, b[p+1:p+size+1]) == nil {
+			return p + size + 2, nil
+		}
+	} else if f.Kind == Decimal {
+		if next := usualDecimal(f, v, b, p); next > 0 {
+			return next, nil
+		}
+	}
 	s, next, err := d.short(b, p, f.Kind)
 	if err != nil {
 		return next, err
 	}
 	return next, parseInto(f, v, s)
+}
+
+// usualLength is the length of the text of most values of a kind, 0 where there is none.
+var usualLength = [Array + 1]int{Date: 10, Time: 15, Timestamp: microLayout, TimestampTZ: microLayout + 1, UUID: 36}
+
+// usualDecimal reads a string with at most 18 digits, Scale of them after the
+// point, and appends it to v. It returns 0 and leaves v alone if b[p:] is anything else.
+func usualDecimal(f *Field, v *Vector, b []byte, p int) int {
+	if b[p] != '"' || f.Precision > 18 {
+		return 0
+	}
+	p++
+	neg := p < len(b) && b[p] == '-'
+	if neg {
+		p++
+	}
+	start, point, m := p, -1, int64(0)
+	for ; p < len(b); p++ {
+		if c := b[p] - '0'; c <= 9 {
+			m = m*10 + int64(c)
+		} else if b[p] == '.' && point < 0 {
+			point = p
+		} else {
+			break
+		}
+	}
+	scale := 0
+	if point >= 0 {
+		scale = p - point - 1
+	}
+	if p >= len(b) || b[p] != '"' || p-start > 19 || p == start || point == start || scale != f.Scale || point == p-1 ||
+		uint64(m) >= pow10[f.Precision] {
+		return 0
+	}
+	if neg {
+		m = -m
+	}
+	v.AppendDecimal(m>>63, uint64(m))
+	return p + 1
 }
 
 func integer(k Kind, v *Vector, b []byte, p int) (int, error) {
@@ -251,22 +300,22 @@ func base64Into(v *Vector, s []byte) error {
 	return nil
 }
 
+// uuidPlaces is where each byte of a UUID stands in its text.
+var uuidPlaces = [16]byte{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34}
+
 func uuidInto(v *Vector, s []byte) error {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return errUUID
 	}
 	var u [16]byte
-	at := 0
-	for i := range u {
-		if s[at] == '-' {
-			at++
-		}
+	var bad byte
+	for i, at := range uuidPlaces {
 		hi, lo := unhex(s[at]), unhex(s[at+1])
-		if hi > 15 || lo > 15 {
-			return errUUID
-		}
+		bad |= hi | lo
 		u[i] = hi<<4 | lo
-		at += 2
+	}
+	if bad > 15 {
+		return errUUID
 	}
 	v.AppendFixed(u[:])
 	return nil

@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,17 @@ type column struct {
 	field *Field
 	width int
 	name  string // "name":
+	// head and tail are the first and last eight bytes of a name of 8 to 16, zero otherwise.
+	head, tail uint64
+}
+
+// at reports whether the column's name stands at b[p:].
+func (c *column) at(b []byte, p int) bool {
+	n := len(c.name)
+	if c.head == 0 || p+n > len(b) {
+		return hasLiteral(b, p, c.name)
+	}
+	return binary.LittleEndian.Uint64(b[p:]) == c.head && binary.LittleEndian.Uint64(b[p+n-8:]) == c.tail
 }
 
 // NewDecoder compiles a decoder for s.
@@ -49,7 +61,11 @@ func NewDecoder(s *Schema) *Decoder {
 		old:  make([]*Vector, len(s.Fields)), unsent: make([]bool, len(s.Fields))}
 	for i := range s.Fields {
 		f := &s.Fields[i]
-		d.cols[i] = column{f, f.Kind.Width(), string(appendString(nil, []byte(f.Name))) + ":"}
+		c := column{field: f, width: f.Kind.Width(), name: string(appendString(nil, []byte(f.Name))) + ":"}
+		if n := len(c.name); n >= 8 && n <= 16 {
+			c.head, c.tail = binary.LittleEndian.Uint64([]byte(c.name)), binary.LittleEndian.Uint64([]byte(c.name[n-8:]))
+		}
+		d.cols[i] = c
 		d.index[f.Name] = i
 		d.old[i] = NewVector(f)
 	}
@@ -337,7 +353,7 @@ func (d *Decoder) row(vs []*Vector, n int, b []byte, p int, old bool) (next, got
 	}
 	for expect := 0; ; { // the column whose turn it is
 		i := -1
-		if expect < len(d.cols) && hasLiteral(b, p, d.cols[expect].name) {
+		if expect < len(d.cols) && d.cols[expect].at(b, p) {
 			i = expect
 			p += len(d.cols[expect].name)
 			if p < len(b) && b[p] <= ' ' {

@@ -19,7 +19,7 @@ type Origin struct {
 type Encoder struct {
 	schema *Schema
 	keys   []int
-	names  [][]byte // of each field: ,"name":
+	names  []label // of each field
 
 	sources [2][]byte // ,"source":{ up to the schema id's closing quote; [1] with snapshot true
 	lsn     bool      // write the source's lsn field
@@ -30,6 +30,23 @@ type Encoder struct {
 	tailKey tailKey
 }
 
+// label is ,"name": with room behind it, so that short ones are copied as one
+// block of fixed size.
+type label struct {
+	block [labelBlock]byte
+	text  []byte
+}
+
+const labelBlock = 24
+
+// appendTo appends l's text.
+func (l *label) appendTo(dst []byte) []byte {
+	if n := len(dst) + len(l.text); len(l.text) <= labelBlock {
+		return append(dst, l.block[:]...)[:n]
+	}
+	return append(dst, l.text...)
+}
+
 type tailKey struct {
 	epoch, lsn uint64
 	time       int64
@@ -38,9 +55,11 @@ type tailKey struct {
 
 // NewEncoder returns an encoder of rows of s, which is sealed.
 func NewEncoder(s *Schema, o Origin) *Encoder {
-	e := &Encoder{schema: s, keys: s.Keys(), names: make([][]byte, len(s.Fields)), lsn: o.Connector == "postgresql"}
+	e := &Encoder{schema: s, keys: s.Keys(), names: make([]label, len(s.Fields)), lsn: o.Connector == "postgresql"}
 	for i := range s.Fields {
-		e.names[i] = append(appendString([]byte{','}, []byte(s.Fields[i].Name)), ':')
+		l := &e.names[i]
+		l.text = append(appendString([]byte{','}, []byte(s.Fields[i].Name)), ':')
+		copy(l.block[:], l.text)
 	}
 	for i, snapshot := range []string{"false", "true"} {
 		b := append([]byte(litSource), '{')
@@ -75,7 +94,7 @@ func (e *Encoder) AppendKey(dst []byte, b *Batch, row int) []byte {
 	}
 	open := len(dst)
 	for _, i := range e.keys {
-		dst = append(dst, e.names[i]...)
+		dst = e.names[i].appendTo(dst)
 		f, v := &e.schema.Fields[i], b.After[i]
 		switch {
 		case v.State[row] != Present:
@@ -149,7 +168,7 @@ func (e *Encoder) AppendUnsent(dst []byte, b *Batch, row int) []byte {
 	open := len(dst)
 	for i, v := range b.After {
 		if v.State[row] == Unsent {
-			name := e.names[i]
+			name := e.names[i].text
 			dst = append(dst, name[:len(name)-1]...)
 		}
 	}
@@ -177,9 +196,9 @@ func (e *Encoder) appendRow(dst []byte, vs []*Vector, row int) []byte {
 	for i, v := range vs {
 		switch v.State[row] {
 		case Present:
-			dst = appendCell(append(dst, e.names[i]...), &e.schema.Fields[i], v, row)
+			dst = appendCell(e.names[i].appendTo(dst), &e.schema.Fields[i], v, row)
 		case Null:
-			dst = append(append(dst, e.names[i]...), "null"...)
+			dst = append(e.names[i].appendTo(dst), "null"...)
 		}
 	}
 	return closeObject(dst, open)
@@ -198,9 +217,9 @@ func (e *Encoder) appendOld(dst []byte, b *Batch, row int) []byte {
 		}
 		switch v.State[row] {
 		case Present:
-			dst = appendCell(append(dst, e.names[i]...), f, v, row)
+			dst = appendCell(e.names[i].appendTo(dst), f, v, row)
 		case Null:
-			dst = append(append(dst, e.names[i]...), "null"...)
+			dst = append(e.names[i].appendTo(dst), "null"...)
 		}
 	}
 	return closeObject(dst, open)

@@ -150,6 +150,15 @@ func parseUint(b []byte, base uint64) (x uint64, ok bool) {
 	if len(b) == 0 || len(b) > 20 {
 		return 0, false
 	}
+	if base == 10 && len(b) < 20 {
+		for _, c := range b {
+			if c -= '0'; c > 9 {
+				return 0, false
+			}
+			x = x*10 + uint64(c)
+		}
+		return x, true
+	}
 	for _, c := range b {
 		d := uint64(unhex(c))
 		if d >= base || x > (1<<64-1-d)/base {

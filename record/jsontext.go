@@ -35,6 +35,12 @@ func hasByte(w, c uint64) uint64 {
 	return (x - ones) & ^x & highs
 }
 
+// zeroBytes has the high bit of every byte of x that is zero set, and no other bit.
+func zeroBytes(x uint64) uint64 {
+	const low = ^uint64(highs)
+	return ^((x&low + low) | x | low)
+}
+
 // escapes holds what follows the backslash of a byte that a JSON string escapes; u stands for \u00XX.
 var escapes = func() (t [256]byte) {
 	for c := range 0x20 {
@@ -62,20 +68,40 @@ func appendString(dst, s []byte) []byte {
 
 // appendEscaped appends s, at most escapeChunk bytes, with its JSON escapes.
 func appendEscaped(dst, s []byte) []byte {
-	dst = slices.Grow(dst, 6*len(s)+8)
+	if room := 6*len(s) + 8; cap(dst)-len(dst) < room {
+		dst = slices.Grow(dst, room)
+	}
 	out := dst[:cap(dst)]
 	n, i := len(dst), 0
-	for i+8 <= len(s) {
-		w := binary.LittleEndian.Uint64(s[i:])
+	// Words may reach past the end of s into what follows it in its column.
+	for full := s[:cap(s)]; i < len(s) && i+8 <= len(full); {
+		w := binary.LittleEndian.Uint64(full[i:])
 		binary.LittleEndian.PutUint64(out[n:], w)
 		hit := hasByte(w, '"') | hasByte(w, '\\') | (w-0x20*ones)&^w&highs
 		if hit == 0 {
 			i, n = i+8, n+8
 			continue
 		}
+		if i+8 <= len(s) && zeroBytes(w&(0xe0*ones)) == 0 {
+			n += escapeWord((*[16]byte)(out[n:]), w)
+			i += 8
+			continue
+		}
 		k := bits.TrailingZeros64(hit) >> 3
-		n = putEscape(out, n+k, s[i+k])
-		i += k + 1
+		i, n = i+k, n+k
+		if i >= len(s) {
+			break
+		}
+		if c := s[i]; c >= 0x20 { // a quote or a backslash
+			out[n], out[n+1] = '\\', c
+			n += 2
+		} else {
+			n = putEscape(out, n, c)
+		}
+		i++
+	}
+	if i > len(s) {
+		return out[:n-(i-len(s))]
 	}
 	for ; i < len(s); i++ {
 		if c := s[i]; escapes[c] == 0 {
@@ -86,6 +112,32 @@ func appendEscaped(dst, s []byte) []byte {
 		}
 	}
 	return out[:n]
+}
+
+// escapeWord writes the eight bytes of w, none of them a control character,
+// with a backslash before quotes and backslashes, and returns the bytes
+// written. It does without branches: JSON in a string has one in every word.
+func escapeWord(out *[16]byte, w uint64) (n int) {
+	hit := zeroBytes(w^'"'*ones) | zeroBytes(w^'\\'*ones)
+	for range 8 {
+		out[n&15] = '\\'
+		n += int(hit >> 7 & 1)
+		out[n&15] = byte(w)
+		n++
+		hit, w = hit>>8, w>>8
+	}
+	return n
+}
+
+// unescapeWord writes the eight bytes of w without the backslashes, which
+// slashes marks, and returns the bytes written.
+func unescapeWord(out *[8]byte, w, slashes uint64) (n int) {
+	for range 8 {
+		out[n&7] = byte(w)
+		n += int(^slashes >> 7 & 1)
+		slashes, w = slashes>>8, w>>8
+	}
+	return n
 }
 
 // putEscape writes the escape of c at out[n:] and returns the place after it.
@@ -103,11 +155,14 @@ func putEscape(out []byte, n int, c byte) int {
 // quote is b[p] to dst and returns the place after the closing quote.
 func unescape(dst, b []byte, p int) ([]byte, int, error) {
 	start := len(dst)
-	dst = slices.Grow(dst, len(b)-p) // an escape is never shorter than what it stands for
+	// An escape is never shorter than what it stands for.
+	if room := len(b) - p + 8; cap(dst)-start < room {
+		dst = slices.Grow(dst, room)
+	}
 	out, n := dst[:cap(dst)], start
 	var high uint64
 	for {
-		if p+8 <= len(b) && n+8 <= len(out) {
+		if p+8 <= len(b) {
 			w := binary.LittleEndian.Uint64(b[p:])
 			binary.LittleEndian.PutUint64(out[n:], w)
 			hit := hasByte(w, '"') | hasByte(w, '\\')
@@ -116,9 +171,17 @@ func unescape(dst, b []byte, p int) ([]byte, int, error) {
 				p, n = p+8, n+8
 				continue
 			}
-			k := bits.TrailingZeros64(hit) >> 3
-			high |= w & (1<<(8*k) - 1)
-			p, n = p+k, n+k
+			// JSON in a string: no quote without its backslash, and the other way round.
+			slashes := zeroBytes(w ^ '\\'*ones)
+			if slashes<<8 == zeroBytes(w^'"'*ones) {
+				high |= w
+				n += unescapeWord((*[8]byte)(out[n:]), w, slashes)
+				p += 8 - int(slashes>>63) // one at the end belongs to the next word
+				continue
+			}
+			k := bits.TrailingZeros64(hit)
+			high |= w & (hit&-hit - 1)
+			p, n = p+k>>3, n+k>>3
 		} else {
 			for p < len(b) && b[p] != '"' && b[p] != '\\' {
 				out[n] = b[p]
@@ -131,6 +194,11 @@ func unescape(dst, b []byte, p int) ([]byte, int, error) {
 		}
 		if b[p] == '"' {
 			break
+		}
+		if p+1 < len(b) && (b[p+1] == '"' || b[p+1] == '\\') {
+			out[n] = b[p+1]
+			p, n = p+2, n+1
+			continue
 		}
 		r, size := unescapeOne(b[p:])
 		if size == 0 {
@@ -195,15 +263,18 @@ func hex4(b []byte) rune {
 	return r
 }
 
-func unhex(c byte) byte {
-	switch {
-	case c-'0' <= 9:
-		return c - '0'
-	case c|0x20 >= 'a' && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10
+// hexValues holds the value of each hexadecimal digit, 0xff for other bytes.
+var hexValues = func() (t [256]byte) {
+	for c := range t {
+		t[c] = 0xff
 	}
-	return 0xff
-}
+	for d := range byte(16) {
+		t[hexDigits[d]], t["0123456789ABCDEF"[d]] = d, d
+	}
+	return t
+}()
+
+func unhex(c byte) byte { return hexValues[c] }
 
 // readInt reads the integer at b[p:].
 func readInt(b []byte, p int) (x int64, next int, err error) {

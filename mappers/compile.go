@@ -49,6 +49,9 @@ func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, e
 		c.outSlot = append(c.outSlot, b.cols[i].slot)
 	}
 	c.out = out.Seal()
+	if c.out.ID == in.ID {
+		c.out = in // what passes unchanged keeps its schema
+	}
 	return c, nil
 }
 

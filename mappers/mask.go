@@ -161,6 +161,10 @@ func maskDigits(dst, value []byte, m *Mask) []byte {
 // maskIP keeps the first 24 bits of an IPv4 and 48 of an IPv6 address.
 func maskIP(dst, value []byte, m *Mask) []byte {
 	text, _, _ := bytes.Cut(value, []byte("/"))
+	if network, ok := network24(text); ok {
+		dst = append(dst, network...)
+		return append(dst, '0')
+	}
 	a, err := netip.ParseAddr(string(text))
 	if err != nil {
 		return hideAll(dst, value, m)
@@ -174,4 +178,24 @@ func maskIP(dst, value []byte, m *Mask) []byte {
 		return hideAll(dst, value, m)
 	}
 	return p.Addr().AppendTo(dst)
+}
+
+// network24 returns the first three bytes of an IPv4 address with the dot
+// behind them. It is here because netip allocates.
+func network24(text []byte) ([]byte, bool) {
+	dots, digits, n, end := 0, 0, 0, 0
+	for i, c := range text {
+		switch {
+		case c >= '0' && c <= '9' && (digits == 0 || n > 0):
+			n = n*10 + int(c-'0')
+			if digits++; n > 255 {
+				return nil, false
+			}
+		case c == '.' && digits > 0 && dots < 3:
+			dots, digits, n, end = dots+1, 0, 0, i+1
+		default:
+			return nil, false
+		}
+	}
+	return text[:end], dots == 3 && digits > 0
 }

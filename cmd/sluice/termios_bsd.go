@@ -1,0 +1,8 @@
+//go:build darwin || freebsd || netbsd || openbsd
+
+package main
+
+import "golang.org/x/sys/unix"
+
+// termios is the request that only terminals answer.
+const termios = unix.TIOCGETA

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -49,9 +51,8 @@ func (c *Consumer) targets(ctx context.Context) (map[string]map[int32]int64, err
 	if err != nil || len(there) == 0 {
 		return nil, err // a topic that does not exist holds nothing
 	}
-	starts, err1 := c.k.adm.ListStartOffsets(ctx, there.Names()...)
-	ends, err2 := c.k.adm.ListCommittedOffsets(ctx, there.Names()...)
-	if err := errors.Join(err1, err2, starts.Error(), ends.Error()); err != nil {
+	starts, ends, err := c.k.bounds(ctx, slices.Collect(maps.Keys(there))...)
+	if err != nil {
 		return nil, err
 	}
 	targets := map[string]map[int32]int64{}

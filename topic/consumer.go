@@ -208,12 +208,8 @@ func (c *Consumer) watchTopics(ctx context.Context) {
 			missing = false
 			for name, l := range c.lanes {
 				t, there := all[name]
-				id := ""
-				if there {
-					id = t.ID.String()
-				}
 				missing = missing || !there
-				l.sawTopic(id)
+				l.sawTopic(t.id)
 			}
 			if was {
 				c.grp.ForceMetadataRefresh() // the group learns of new topics at once

@@ -2,6 +2,7 @@ package topic
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -124,7 +123,7 @@ func capSize(ctx context.Context, cfg EmbeddedConfig, data, addr string) error {
 	cut := kadm.Offsets{}
 	ends.Each(func(end kadm.ListedOffset) {
 		start, ok := starts.Lookup(end.Topic, end.Partition)
-		if ok && !strings.Contains(end.Topic, "._") && end.Offset > start.Offset {
+		if ok && !isOwn(end.Topic) && end.Offset > start.Offset {
 			cut.Add(kadm.Offset{Topic: end.Topic, Partition: end.Partition, At: start.Offset + (end.Offset-start.Offset+1)/2, LeaderEpoch: -1})
 		}
 	})

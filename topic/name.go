@@ -63,3 +63,13 @@ func isEscape(s string) bool {
 	hex := func(c byte) bool { return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' }
 	return len(s) >= 4 && s[1] == 'x' && hex(s[2]) && hex(s[3])
 }
+
+// isOwn reports whether a topic is one of a pipeline's own.
+func isOwn(topic string) bool {
+	for _, suffix := range []string{schemasSuffix, checkpointsSuffix, deadSuffix, eventsSuffix} {
+		if strings.HasSuffix(topic, suffix) {
+			return true
+		}
+	}
+	return false
+}

@@ -85,19 +85,10 @@ func (l *lane) look(ctx context.Context) (logState, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var s logState
-	k := l.c.k
-	all, err := k.describe(ctx, l.topic)
+	all, err := l.c.k.describe(ctx, l.topic)
 	if t, there := all[l.topic]; err == nil && there {
-		s.id = t.ID.String()
-		if s.starts, err = k.adm.ListStartOffsets(ctx, l.topic); err == nil {
-			s.ends, err = k.adm.ListEndOffsets(ctx, l.topic)
-		}
-		if err == nil {
-			err = s.starts.Error()
-		}
-		if err == nil {
-			err = s.ends.Error()
-		}
+		s.id = t.id
+		s.starts, s.ends, err = l.c.k.bounds(ctx, l.topic)
 	}
 	if err != nil {
 		return s, fmt.Errorf("look at topic %s: %w", l.topic, err)

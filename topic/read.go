@@ -44,10 +44,7 @@ func (k *Kafka) read(ctx context.Context, topic string, end int64, each func(*kg
 
 // end returns the offset after the last record of a topic of one partition.
 func (k *Kafka) end(ctx context.Context, topic string) (int64, error) {
-	ends, err := k.adm.ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = ends.Error()
-	}
+	_, ends, err := k.bounds(ctx, topic)
 	if err != nil {
 		return 0, fmt.Errorf("end of topic %s: %w", topic, err)
 	}

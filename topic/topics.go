@@ -8,9 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // ensured remembers the topics that are known to be as declared.
@@ -102,22 +104,57 @@ func (k *Kafka) partitions(ctx context.Context, name string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return len(t[name].Partitions), nil
+	return t[name].partitions, nil
 }
 
-// describe returns those of the named topics that exist.
-func (k *Kafka) describe(ctx context.Context, names ...string) (kadm.TopicDetails, error) {
-	all, err := k.adm.ListTopics(ctx, names...)
+// described is a topic as it is now.
+type described struct {
+	id         string
+	partitions int
+}
+
+// describe returns those of the named topics that exist. It asks the brokers:
+// the client's own view may be a moment old and miss a new topic.
+func (k *Kafka) describe(ctx context.Context, names ...string) (map[string]described, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, name := range names {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(name)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, k.cl)
 	if err != nil {
 		return nil, err
 	}
-	for name, t := range all {
-		switch {
-		case errors.Is(t.Err, kerr.UnknownTopicOrPartition):
-			delete(all, name)
-		case t.Err != nil:
-			return nil, t.Err
+	all := make(map[string]described, len(names))
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		switch err := kerr.ErrorForCode(t.ErrorCode); {
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
+		case err != nil:
+			return nil, err
+		case t.Topic != nil:
+			all[*t.Topic] = described{kadm.TopicID(t.TopicID).String(), len(t.Partitions)}
 		}
 	}
 	return all, nil
+}
+
+// bounds returns the first and the end offsets of topics that exist. A client
+// that has not heard of one yet, or whose leader is moving, asks again.
+func (k *Kafka) bounds(ctx context.Context, names ...string) (starts, ends kadm.ListedOffsets, err error) {
+	for {
+		var err1, err2 error
+		starts, err1 = k.adm.ListStartOffsets(ctx, names...)
+		ends, err2 = k.adm.ListCommittedOffsets(ctx, names...)
+		if err1 == nil && err2 == nil {
+			err1, err2 = starts.Error(), ends.Error()
+		}
+		if err = errors.Join(err1, err2); err == nil {
+			return starts, ends, nil
+		}
+		if !kerr.IsRetriable(err1) && !kerr.IsRetriable(err2) || !sleep(ctx, 50*time.Millisecond) {
+			return nil, nil, err
+		}
+	}
 }

@@ -85,7 +85,7 @@ type caster struct {
 
 const codeCast = "value_not_castable"
 
-func (c *caster) cells(dst, src *record.Vector, no refuse) {
+func (c *caster) cells(dst, src *record.Vector, _ twin, no refuse) {
 	width := c.to.Kind.Width()
 	for i, st := range src.State {
 		if st != record.Present {

@@ -30,7 +30,7 @@ func (b *builder) defaultValue(d *Default) {
 	}
 	width := f.Kind.Width()
 	b.replace(i, f, perRun(func() kernel {
-		return func(dst, src *record.Vector, _ refuse) {
+		return func(dst, src *record.Vector, _ twin, _ refuse) {
 			for i, st := range src.State {
 				if st == record.Null {
 					dst.AppendFrom(value, 0, width)

@@ -109,11 +109,14 @@ type digester struct {
 	sum    []byte
 }
 
-func (d *digester) cells(dst, src *record.Vector, no refuse) {
-	plain := d.normal == nil && isText(d.field.Kind)
+func (d *digester) cells(dst, src *record.Vector, done twin, no refuse) {
+	plain, width := d.normal == nil && isText(d.field.Kind), d.field.Kind.Width()
 	for i, st := range src.State {
 		if st != record.Present {
 			dst.AppendMissing(st, 0)
+			continue
+		}
+		if done.copy(dst, src, i, width) {
 			continue
 		}
 		var value []byte

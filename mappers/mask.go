@@ -30,7 +30,7 @@ func (b *builder) redact(r *Redact) {
 		}
 		f := record.Field{Name: name, Kind: record.Text, Nullable: b.cols[c].field.Nullable}
 		b.replace(c, f, perRun(func() kernel {
-			return func(dst, src *record.Vector, _ refuse) {
+			return func(dst, src *record.Vector, _ twin, _ refuse) {
 				for _, st := range src.State {
 					if st == record.Present {
 						dst.AppendData(text)
@@ -70,7 +70,7 @@ func (b *builder) mask(m *Mask) {
 	mask := maskers[m.Kind]
 	out := record.Field{Name: f.Name, Kind: record.Text, Nullable: f.Nullable}
 	b.replace(i, out, perRun(func() kernel {
-		return func(dst, src *record.Vector, _ refuse) {
+		return func(dst, src *record.Vector, _ twin, _ refuse) {
 			for i, st := range src.State {
 				if st != record.Present {
 					dst.AppendMissing(st, 0)

@@ -46,7 +46,7 @@ func (b *builder) truncate(t *Truncate) {
 }
 
 func truncateText(chars int) kernel {
-	return func(dst, src *record.Vector, _ refuse) {
+	return func(dst, src *record.Vector, _ twin, _ refuse) {
 		for i, st := range src.State {
 			if st != record.Present {
 				dst.AppendMissing(st, 0)
@@ -65,7 +65,7 @@ func truncateText(chars int) kernel {
 // truncateMicros rounds times down, those of a time zone in UTC. Infinities stay.
 func truncateMicros(to string) kernel {
 	unit := units[to]
-	return func(dst, src *record.Vector, no refuse) {
+	return func(dst, src *record.Vector, _ twin, no refuse) {
 		for i, st := range src.State {
 			t := src.Int64At(i)
 			switch {
@@ -89,7 +89,7 @@ func truncateMicros(to string) kernel {
 }
 
 func truncateDate(to string) kernel {
-	return func(dst, src *record.Vector, no refuse) {
+	return func(dst, src *record.Vector, _ twin, no refuse) {
 		for i, st := range src.State {
 			day := int32(binary.LittleEndian.Uint32(src.Fixed[4*i:]))
 			switch {

@@ -177,7 +177,7 @@ func (c *checker) leaks(rules []Rule) {
 				continue
 			}
 			for n, f := range rules[i].Concat.Fields {
-				if slices.Contains(rules[j].Names(), f) {
+				if slices.ContainsFunc(rules[j].Names(), func(name string) bool { return selects(name, f) }) {
 					c.rule, c.kind = i, "concat"
 					c.fail(at("fields", n), f, CodeLeak, "%s is copied before rule %d (%s) protects it; move that rule up", f, j+1, rules[j].Kind())
 				}
@@ -196,7 +196,7 @@ func (c *checker) known(rules []Rule, fields []string) {
 			continue
 		}
 		for _, n := range r.Names() {
-			if !slices.Contains(names, n) {
+			if !slices.Contains(names, n) && !(isPattern(n) && r.takesPatterns()) {
 				c.fail("", n, CodeMissing, "the stream has no field %s here%s", n, suggest(n, names))
 			}
 		}
@@ -206,11 +206,14 @@ func (c *checker) known(rules []Rule, fields []string) {
 
 // namesAfter returns the field names that r leaves.
 func namesAfter(r *Rule, names []string) []string {
+	named := func(field string) bool {
+		return slices.ContainsFunc(r.Names(), func(n string) bool { return selects(n, field) })
+	}
 	switch {
 	case r.Drop != nil:
-		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(r.Drop.Fields, n) })
+		return slices.DeleteFunc(slices.Clone(names), named)
 	case r.Keep != nil:
-		return slices.Clone(r.Keep.Fields)
+		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !named(n) })
 	case r.Constant != nil:
 		return append(slices.Clone(names), r.Constant.Field)
 	case r.Concat != nil:
@@ -221,9 +224,9 @@ func namesAfter(r *Rule, names []string) []string {
 		switch {
 		case r.Rename[n] != "":
 			out[i] = r.Rename[n]
-		case r.Hash != nil && r.Hash.Field == n:
+		case r.Hash != nil && named(n):
 			out[i] += r.Hash.Suffix
-		case r.Encrypt != nil && r.Encrypt.Field == n:
+		case r.Encrypt != nil && named(n):
 			out[i] += r.Encrypt.Suffix
 		}
 	}

@@ -64,18 +64,17 @@ func Held(rules []Rule, in, published *record.Schema) []string {
 	if len(rules) == 0 || published == nil {
 		return nil
 	}
-	named := map[string]bool{}
+	var named []string
 	for i := range rules {
-		for _, n := range rules[i].Names() {
-			named[n] = true
-		}
+		named = append(named, rules[i].Names()...)
 		if rules[i].Keep != nil {
 			return nil // what a keep rule does not name does not pass anyway
 		}
 	}
 	var held []string
 	for i := range in.Fields {
-		if n := in.Fields[i].Name; !named[n] && published.Index(n) < 0 {
+		n := in.Fields[i].Name
+		if published.Index(n) < 0 && !slices.ContainsFunc(named, func(name string) bool { return selects(name, n) }) {
 			held = append(held, n)
 		}
 	}
@@ -106,23 +105,33 @@ type builder struct {
 func (b *builder) compile(r *Rule) {
 	switch {
 	case r.Hash != nil:
-		b.hash(r.Hash)
+		for _, name := range b.selected("field", r.Hash.Field) {
+			one := *r.Hash
+			one.Field = name
+			b.hash(&one)
+		}
 	case r.Drop != nil:
 		b.drop(r.Drop.Fields)
 	case r.Keep != nil:
 		b.keep(r.Keep.Fields)
 	case r.Allow != nil:
-		for i, name := range r.Allow.Fields {
-			b.find(at("fields", i), name)
-		}
+		b.expand(r.Allow.Fields)
 	case r.Rename != nil:
 		b.rename(r.Rename)
 	case r.Filter != nil:
 		b.filter(r.Filter)
 	case r.Encrypt != nil:
-		b.encrypt(r.Encrypt)
+		for _, name := range b.selected("field", r.Encrypt.Field) {
+			one := *r.Encrypt
+			one.Field = name
+			b.encrypt(&one)
+		}
 	case r.Mask != nil:
-		b.mask(r.Mask)
+		for _, name := range b.selected("field", r.Mask.Field) {
+			one := *r.Mask
+			one.Field = name
+			b.mask(&one)
+		}
 	case r.Redact != nil:
 		b.redact(r.Redact)
 	case r.Cast != nil:
@@ -227,24 +236,23 @@ func (b *builder) key(ref keys.Ref, fits func(bytes int) bool, want string) ([]b
 	return nil, false
 }
 
-func (b *builder) drop(fields []string) {
+func (b *builder) drop(names []string) {
+	fields, paths := b.expand(names)
 	for i, name := range fields {
-		c := b.find(at("fields", i), name)
-		if c < 0 {
-			continue
-		}
+		c := b.index(name)
 		if b.cols[c].field.Key > 0 {
-			b.fail(at("fields", i), name, CodeKeyField, "%s is part of the key, without it changes find no row; hash it instead", name)
+			b.fail(paths[i], name, CodeKeyField, "%s is part of the key, without it changes find no row; hash it instead", name)
 			continue
 		}
 		b.cols = slices.Delete(b.cols, c, c+1)
 	}
 }
 
-func (b *builder) keep(fields []string) {
+func (b *builder) keep(names []string) {
 	stays := map[string]bool{}
-	for i, name := range fields {
-		stays[name] = b.find(at("fields", i), name) >= 0
+	fields, _ := b.expand(names)
+	for _, name := range fields {
+		stays[name] = true
 	}
 	for i := range b.cols {
 		if f := &b.cols[i].field; f.Key > 0 && !stays[f.Name] {

@@ -23,9 +23,10 @@ func (b *builder) redact(r *Redact) {
 		with = "[redacted]"
 	}
 	text := []byte(with)
-	for i, name := range r.Fields {
-		c := b.find(at("fields", i), name)
-		if c < 0 || !b.notOnKey(at("fields", i), &b.cols[c].field) {
+	fields, paths := b.expand(r.Fields)
+	for i, name := range fields {
+		c := b.index(name)
+		if !b.notOnKey(paths[i], &b.cols[c].field) {
 			continue
 		}
 		f := record.Field{Name: name, Kind: record.Text, Nullable: b.cols[c].field.Nullable}

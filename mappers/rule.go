@@ -44,7 +44,7 @@ type Rule struct {
 // texts. They can be reversed by trying all values of a small domain such as
 // phone numbers: prefer the keyed methods.
 type Hash struct {
-	Field     string   `yaml:"field" required:"true" doc:"The field to hash; the result is a text field."`
+	Field     string   `yaml:"field" required:"true" doc:"The field to hash; the result is a text field; * stands for any characters, so that *email* means all such fields."`
 	Method    string   `yaml:"method" enum:"hmac-sha256,hmac-sha512,sha256,sha512,sha384,sha224,sha1,md5,md2" default:"hmac-sha256" doc:"The digest; the hmac methods need a key and cannot be reversed by guessing."`
 	Key       keys.Ref `yaml:"key" doc:"Reference to the secret key of an hmac method, at least 16 bytes."`
 	Salt      string   `yaml:"salt" doc:"Text put before every value, for example one per tenant; it is no secret."`
@@ -56,7 +56,7 @@ type Hash struct {
 // Encrypt replaces a value by a ciphertext that names its method and key, so
 // that a holder of the key needs nothing else to read it.
 type Encrypt struct {
-	Field  string   `yaml:"field" required:"true" doc:"The field to encrypt; the result is a text field."`
+	Field  string   `yaml:"field" required:"true" doc:"The field to encrypt; the result is a text field; * stands for any characters."`
 	Method string   `yaml:"method" enum:"aes-gcm,aes-siv" default:"aes-gcm" doc:"aes-gcm gives another ciphertext every time; aes-siv gives equal values equal ciphertexts, so that they can be joined and be keys."`
 	Key    keys.Ref `yaml:"key" required:"true" doc:"Reference to the secret key: 16 or 32 bytes for aes-gcm, 32 or 64 for aes-siv."`
 	Domain string   `yaml:"domain" doc:"The place a ciphertext is bound to; the default is stream and field. Fields of one domain can be joined."`
@@ -65,7 +65,7 @@ type Encrypt struct {
 
 // Mask hides most of a text.
 type Mask struct {
-	Field     string `yaml:"field" required:"true" doc:"The text field to mask."`
+	Field     string `yaml:"field" required:"true" doc:"The text field to mask; * stands for any characters."`
 	Kind      string `yaml:"kind" enum:"chars,email,phone,card,ip" default:"chars" doc:"chars hides all but keep_first and keep_last characters; email keeps the first letter and the domain; phone and card keep the last digits; ip keeps the network."`
 	KeepFirst int    `yaml:"keep_first" doc:"Characters kept at the start."`
 	KeepLast  int    `yaml:"keep_last" doc:"Characters kept at the end; of a phone or card number its digits, 4 by default."`
@@ -74,18 +74,18 @@ type Mask struct {
 
 // Redact replaces every value by one text. Null stays null.
 type Redact struct {
-	Fields []string `yaml:"fields" required:"true" doc:"The fields; each becomes a text field."`
+	Fields []string `yaml:"fields" required:"true" doc:"The fields, each of which becomes a text field; * stands for any characters."`
 	With   string   `yaml:"with" default:"[redacted]" doc:"The text that replaces every value."`
 }
 
 // Drop removes fields.
 type Drop struct {
-	Fields []string `yaml:"fields" required:"true" doc:"The fields to remove; key fields cannot be removed."`
+	Fields []string `yaml:"fields" required:"true" doc:"The fields to remove, but no key fields; * stands for any characters."`
 }
 
 // Keep removes all other fields.
 type Keep struct {
-	Fields []string `yaml:"fields" required:"true" doc:"The fields that stay; every key field must be among them."`
+	Fields []string `yaml:"fields" required:"true" doc:"The fields that stay, every key field among them; * stands for any characters."`
 }
 
 // Allow names columns that may pass although they came after the protect rules were written.
@@ -183,6 +183,11 @@ func (r *Rule) Names() []string {
 		return []string{r.Truncate.Field}
 	}
 	return nil
+}
+
+// takesPatterns reports whether the names of r may hold *.
+func (r *Rule) takesPatterns() bool {
+	return r.protects() || r.Drop != nil || r.Keep != nil || r.Allow != nil
 }
 
 // protects reports whether r hides the values of its fields.

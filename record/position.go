@@ -17,7 +17,9 @@ import (
 type Position struct {
 	Epoch uint64 // incarnation of the stream: grows with every new slot, timeline or backfill
 	LSN   uint64 // Postgres: start of the commit record, known before the transaction's first row; other sources: their own rising log address
-	Seq   uint64 // 2 × index of the change inside its transaction, + 1 for the insert half of a key change
+	// Seq is 2 × the index of the change inside its transaction, from 1 on, + 1 for the insert half of a key change.
+	// It is never 0: a transaction may commit exactly where a backfill looked at the database, and comes after it.
+	Seq uint64
 }
 
 // Compare orders positions by epoch, log address and sequence.

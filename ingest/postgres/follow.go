@@ -274,7 +274,7 @@ func (f *follower) message(ctx context.Context, b []byte, sent int64) error {
 		return f.change(ctx, b)
 	case 'B':
 		m, err := parseBegin(b[1:])
-		f.inside, f.lsn, f.micros, f.index = true, m.lsn, m.micros+epochMicros, 0
+		f.inside, f.lsn, f.micros, f.index = true, m.lsn, m.micros+epochMicros, 1
 		return err
 	case 'C':
 		m, err := parseCommit(b[1:])

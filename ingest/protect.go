@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sluice-data/sluice/progress"
 	"github.com/sluice-data/sluice/record"
@@ -62,17 +63,24 @@ func (p *protector) stream(name record.StreamName) *protected {
 	return s
 }
 
-// parked returns the errors of the parked streams, nil if there is none.
+// parked returns the errors of the parked streams, nil if there is none: those
+// parked here, and those that the source has parked itself.
 func (p *protector) parked() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	var errs []error
-	for _, s := range p.streams {
-		if err := s.failure(); err != nil {
+	for _, row := range p.cfg.Board.Rows(time.Now()) {
+		if row.Side != progress.Source || row.Owner != p.cfg.Name || row.State != progress.Parked {
+			continue
+		}
+		name, err := record.ParseStreamName(row.Stream)
+		if err != nil {
+			return err
+		}
+		if err := p.stream(name).failure(); err != nil {
 			errs = append(errs, err)
+		} else {
+			errs = append(errs, &ParkedError{Stream: name, Err: errors.New(row.Note)})
 		}
 	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
 }
 

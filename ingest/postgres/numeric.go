@@ -153,7 +153,7 @@ func (c *codec) decimalBinary(v *record.Vector, b []byte) *refusal {
 			}
 			g /= tens[4-keep]
 		}
-		if x.hi > (1<<63)/tens[4] { // the next step could leave 128 bits
+		if x.hi > (1<<63)/tens[keep] { // the next step could leave 128 bits
 			return refuseDigits
 		}
 		x = x.mulAdd(tens[keep], g)

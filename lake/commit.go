@@ -393,4 +393,3 @@ func (t *Table) report(c *commit) {
 		t.board.SourceMicros.Store(t.sourceUS)
 	}
 }
-

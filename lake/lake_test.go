@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -67,6 +68,12 @@ func runWithGateway(m *testing.M) int {
 		panic(err)
 	}
 	endpoint = "http://" + strings.TrimSpace(addr)
+	// Every check makes and reads a table: a few a run, more with -rapid.checks.
+	if !slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-rapid.checks") }) {
+		if err := flag.Set("rapid.checks", "12"); err != nil {
+			panic(err)
+		}
+	}
 	return m.Run()
 }
 

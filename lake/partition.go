@@ -223,21 +223,26 @@ func newPartitioner(spec iceberg.PartitionSpec, p *plan) (partitioner, error) {
 
 const memoLimit = 4096
 
-// of returns the partition of row i of b.
-func (p *partitioner) of(b *record.Batch, i int) (tuple, error) {
+// of returns the partition of a row whose cells cell gives, by field.
+func (p *partitioner) of(fields []record.Field, cell func(field int) (*record.Vector, int)) (tuple, error) {
 	t := tuple{values: make(map[int]any, len(p.fields))}
 	var key strings.Builder
 	for k := range p.fields {
 		f := &p.fields[k]
-		if f.field < 0 || b.After[f.field].State[i] != record.Present {
-			t.values[f.id] = nil
+		t.values[f.id] = nil
+		if f.field < 0 {
 			key.WriteString("-;")
 			continue
 		}
-		cell := cellBytes(b.After[f.field], &b.Schema.Fields[f.field], i)
-		value, ok := f.memo[string(cell)]
+		v, i := cell(f.field)
+		if v.State[i] != record.Present {
+			key.WriteString("-;")
+			continue
+		}
+		raw := cellBytes(v, &fields[f.field], i)
+		value, ok := f.memo[string(raw)]
 		if !ok {
-			lit, err := literal(b.After[f.field], &b.Schema.Fields[f.field], f.typ, i)
+			lit, err := literal(v, &fields[f.field], f.typ, i)
 			if err != nil {
 				return t, err
 			}
@@ -247,7 +252,7 @@ func (p *partitioner) of(b *record.Batch, i int) (tuple, error) {
 			if len(f.memo) >= memoLimit {
 				clear(f.memo)
 			}
-			f.memo[string(cell)] = value
+			f.memo[string(raw)] = value
 		}
 		t.values[f.id] = value
 		fmt.Fprintf(&key, "%v;", value)
@@ -324,4 +329,3 @@ func tupleOf(values map[int]any) tuple {
 	}
 	return tuple{key: key.String(), values: values}
 }
-

@@ -111,12 +111,12 @@ func (t *Table) spill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	groups, err := t.groupHeld()
+	groups, err := t.groupHeld(olds)
 	if err != nil {
 		return err
 	}
 	for _, g := range groups {
-		t.sortRows(g.rows)
+		t.sortRows(g.rows, olds)
 		for piece := range slices.Chunk(g.rows, pieceRows) {
 			if err := t.spillPiece(ctx, g, piece, olds); err != nil {
 				return err
@@ -138,7 +138,7 @@ type rowGroup struct {
 }
 
 // groupHeld sorts the live rows by the file they go to.
-func (t *Table) groupHeld() ([]*rowGroup, error) {
+func (t *Table) groupHeld(olds *oldCells) ([]*rowGroup, error) {
 	p := t.heldPlan
 	var order []*rowGroup
 	bySlot := map[fileSlot]*rowGroup{}
@@ -154,7 +154,9 @@ func (t *Table) groupHeld() ([]*rowGroup, error) {
 				var tup tuple
 				if len(p.spec.fields) > 0 {
 					var err error
-					if tup, err = p.spec.of(b, i); err != nil {
+					r := rowRef{held: int32(h), row: int32(i)}
+					cell := func(field int) (*record.Vector, int) { return t.cell(field, r, olds) }
+					if tup, err = p.spec.of(p.schema.Fields, cell); err != nil {
 						return nil, err
 					}
 				}
@@ -171,15 +173,16 @@ func (t *Table) groupHeld() ([]*rowGroup, error) {
 	return order, nil
 }
 
-func (t *Table) sortRows(rows []rowRef) {
+func (t *Table) sortRows(rows []rowRef, olds *oldCells) {
 	p := t.heldPlan
 	if len(p.sort) == 0 {
 		return
 	}
 	slices.SortStableFunc(rows, func(x, y rowRef) int {
 		for _, s := range p.sort {
-			v, u := t.held[x.held].b.After[s.field], t.held[y.held].b.After[s.field]
-			c := compareCells(v, u, &p.schema.Fields[s.field], int(x.row), int(y.row))
+			v, i := t.cell(s.field, x, olds)
+			u, j := t.cell(s.field, y, olds)
+			c := compareCells(v, u, &p.schema.Fields[s.field], i, j)
 			if s.desc {
 				c = -c
 			}

@@ -104,7 +104,7 @@ func Connect(ctx context.Context, cfg Config) (*Kafka, error) {
 		kgo.ProducerBatchCompression(kgo.SnappyCompression()),
 		kgo.ProducerLinger(0),
 		kgo.RecordPartitioner(partitioner{}),
-		kgo.RecordDeliveryTimeout(cfg.DeliveryTimeout),
+		kgo.RecordDeliveryTimeout(max(cfg.DeliveryTimeout, time.Second)), // the client's minimum
 	)
 	if err != nil {
 		return nil, err

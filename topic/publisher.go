@@ -126,7 +126,7 @@ func (p *Publisher) Err() error {
 
 // Close ends the Publisher. What is not acknowledged may be lost: Flush before.
 func (p *Publisher) Close() {
-	p.fail(errClosed)
+	p.fail(&LostError{Err: errClosed})
 	<-p.ended
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -147,6 +148,12 @@ func faultAt(t *testing.T, n int64, forever bool) bool {
 			m = after
 		}
 		m.check(t, y, s.keys)
+		names, _ := y.disk.own()
+		for _, name := range names {
+			if !slices.Contains(y.manifest.names(), name) {
+				t.Fatalf("%s left behind", name)
+			}
+		}
 		return true
 	}
 	x.Close()

@@ -41,6 +41,7 @@ type Options struct {
 	Logger          *slog.Logger // default: slog.Default()
 
 	fault        func(op, name string) error // fails operations on disk, for tests
+	volatile     bool                        // tests do not pull the plug: nothing waits for the disk
 	chunkEntries int                         // entries sorted at once by Rebuild
 }
 
@@ -98,7 +99,7 @@ func Open(dir string, o Options) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{disk: &disk{dir: dir, fault: o.fault}, lock: lock, opts: o, log: o.Logger}
+	x := &Index{disk: &disk{dir: dir, fault: o.fault, volatile: o.volatile}, lock: lock, opts: o, log: o.Logger}
 	err = x.load()
 	if errors.Is(err, errDamaged) || errors.Is(err, fs.ErrNotExist) {
 		x.discarded = err

@@ -153,7 +153,7 @@ func TestLock(t *testing.T) {
 
 // Runs stay few and dead entries leave the disk, however many changes come.
 func TestMergesBoundRunsAndBytes(t *testing.T) {
-	x := open(t, t.TempDir(), Options{MemtableEntries: 500, chunkEntries: 1000, Logger: quiet})
+	x := open(t, t.TempDir(), Options{MemtableEntries: 500, chunkEntries: 1000, Logger: quiet, volatile: true})
 	keys := hashes(x, 5000)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	for i := range 300 {

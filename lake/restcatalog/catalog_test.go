@@ -234,7 +234,7 @@ func TestKeysOnlyForThoseWhoAsk(t *testing.T) {
 		t.Fatal(l.Config)
 	}
 	for host, code := range map[string]int{"localhost:1": 200, "[::1]:1": 200, "::1": 200, "10.0.0.1": 200, "evil.example:8181": 403, "": 403} {
-		r := httptest.NewRequest("GET", target, nil)
+		r := httptest.NewRequest(http.MethodGet, target, nil)
 		r.Host = host
 		r.Header.Set(delegationHeader, "vended-credentials")
 		w := httptest.NewRecorder()
@@ -310,7 +310,7 @@ func FuzzPath(f *testing.F) {
 	f.Add("/v1/%zz/x")
 	f.Add("//v1/../c")
 	f.Fuzz(func(t *testing.T, path string) {
-		r := httptest.NewRequest("PUT", "/", nil)
+		r := httptest.NewRequest(http.MethodPut, "/", nil)
 		r.URL.Path, r.URL.RawPath = path, path
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)

@@ -109,13 +109,20 @@ func isTable(row map[string]string) bool {
 // query gives each row to f, by column name; NULL is "".
 func (s store) query(ctx context.Context, f func(row map[string]string), text string, args ...any) error {
 	rows, err := s.db.QueryContext(ctx, text, args...)
+	if err == nil {
+		defer func() { _ = rows.Close() }()
+		err = each(rows, f)
+	}
 	if err != nil {
 		return fmt.Errorf("read catalog %s: %w", s.catalog, err)
 	}
-	defer rows.Close()
+	return nil
+}
+
+func each(rows *sql.Rows, f func(row map[string]string)) error {
 	columns, err := rows.Columns()
 	if err != nil {
-		return fmt.Errorf("read catalog %s: %w", s.catalog, err)
+		return err
 	}
 	values := make([]sql.NullString, len(columns))
 	into := make([]any, len(columns))
@@ -124,7 +131,7 @@ func (s store) query(ctx context.Context, f func(row map[string]string), text st
 	}
 	for rows.Next() {
 		if err := rows.Scan(into...); err != nil {
-			return fmt.Errorf("read catalog %s: %w", s.catalog, err)
+			return err
 		}
 		row := map[string]string{}
 		for i, name := range columns {
@@ -132,8 +139,5 @@ func (s store) query(ctx context.Context, f func(row map[string]string), text st
 		}
 		f(row)
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read catalog %s: %w", s.catalog, err)
-	}
-	return nil
+	return rows.Err()
 }

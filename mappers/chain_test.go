@@ -158,23 +158,12 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestHeldColumns(t *testing.T) {
-	rules := []Rule{{Hash: &Hash{Field: "mail", Key: ref("k")}}, {Allow: &Allow{Fields: []string{"city"}}}}
-	published := schemaOf("id int64 key, mail text, name text")
-	in := schemaOf("id int64 key, mail text, name text, city text, phone text")
-	if got := Held(rules, in, published); !reflect.DeepEqual(got, []string{"phone"}) {
-		t.Errorf("held %v, want phone", got)
-	}
-	for what, got := range map[string][]string{"no rules": Held(nil, in, published), "first time": Held(rules, in, nil),
-		"keep": Held(append(rules, Rule{Keep: &Keep{Fields: []string{"id"}}}), in, published)} {
-		if got != nil {
-			t.Errorf("%s: held %v", what, got)
+func TestNamed(t *testing.T) {
+	rules := []Rule{{Hash: &Hash{Field: "*mail*", Key: ref("k")}}, {Allow: &Allow{Fields: []string{"city"}}}, {Rename: map[string]string{"a": "b"}}}
+	for field, want := range map[string]bool{"Mail2": true, "city": true, "a": true, "b": false, "phone": false} {
+		if Named(rules, field) != want {
+			t.Errorf("%s: want %v", field, want)
 		}
-	}
-	// Held columns are dropped last; the schema stays the published one.
-	c := mustCompile(t, in, Protect, append(rules, Rule{Drop: &Drop{Fields: []string{"phone"}}})...)
-	if c.Out().Index("phone") >= 0 || c.Out().Index("city") < 0 {
-		t.Errorf("output %s", specOf(c.Out()))
 	}
 }
 

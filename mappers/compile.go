@@ -55,30 +55,14 @@ func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, e
 	return c, nil
 }
 
-// Held returns the fields of in that protect rules hold back: fields that no
-// rule names and that the schema published last does not have. Nothing is held
-// where there are no rules or nothing was published yet. The caller appends a
-// Drop rule of them and shows them: a new column of a protected stream reaches
-// no topic before somebody has decided about it.
-func Held(rules []Rule, in, published *record.Schema) []string {
-	if len(rules) == 0 || published == nil {
-		return nil
-	}
-	var named []string
-	for i := range rules {
-		named = append(named, rules[i].Names()...)
-		if rules[i].Keep != nil {
-			return nil // what a keep rule does not name does not pass anyway
-		}
-	}
-	var held []string
-	for i := range in.Fields {
-		n := in.Fields[i].Name
-		if published.Index(n) < 0 && !slices.ContainsFunc(named, func(name string) bool { return selects(name, n) }) {
-			held = append(held, n)
-		}
-	}
-	return held
+// Named reports whether a rule speaks of a field of the incoming stream, by its
+// name or by a pattern. A new column of a protected stream that no rule names
+// is held back until somebody has decided about it; one that a rule names is
+// that rule's from its first value on.
+func Named(rules []Rule, field string) bool {
+	return slices.ContainsFunc(rules, func(r Rule) bool {
+		return slices.ContainsFunc(r.Names(), func(name string) bool { return selects(name, field) })
+	})
 }
 
 // column is a field as it is between two rules, and the slot of its values.

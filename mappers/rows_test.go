@@ -89,7 +89,7 @@ const (
 	absent = "-" // unsent
 )
 
-func appendCell(t testing.TB, v *record.Vector, f *record.Field, cell string) {
+func appendCell(t helper, v *record.Vector, f *record.Field, cell string) {
 	t.Helper()
 	switch cell {
 	case null:
@@ -186,7 +186,7 @@ func cellText(f *record.Field, v *record.Vector, i int) string {
 var opOf = map[string]record.Op{"read": record.OpRead, "insert": record.OpInsert, "update": record.OpUpdate, "delete": record.OpDelete}
 
 // batchOf reads rows as "op | cell, cell" or "op | new cells | old cells".
-func batchOf(t testing.TB, s *record.Schema, rows ...string) *record.Batch {
+func batchOf(t helper, s *record.Schema, rows ...string) *record.Batch {
 	t.Helper()
 	b := record.NewBatch(s, nil)
 	images := false
@@ -218,7 +218,7 @@ func batchOf(t testing.TB, s *record.Schema, rows ...string) *record.Batch {
 	return b
 }
 
-func appendRow(t testing.TB, vs []*record.Vector, s *record.Schema, text string) {
+func appendRow(t helper, vs []*record.Vector, s *record.Schema, text string) {
 	t.Helper()
 	cells := strings.Split(text, ",")
 	if len(cells) != len(s.Fields) {
@@ -370,3 +370,9 @@ func TestCanonicalText(t *testing.T) {
 }
 
 func civilText(day int32) string { return string(appendDate(nil, day)) }
+
+// helper is what testing.TB and rapid.T have in common.
+type helper interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}

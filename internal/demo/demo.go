@@ -1,0 +1,290 @@
+// Package demo shows the whole flow on one machine in a minute: a small shop
+// in a private Postgres, its first load, live changes, and the proof that the
+// lake holds the same rows, as another engine reads them.
+package demo
+
+import (
+	"context"
+	_ "embed" // the shop
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed shop.sql
+var shopSQL string
+
+// Config says how to run the demo.
+type Config struct {
+	Binary      string // the sluice that runs the pipeline
+	Dir         string // holds everything the demo makes; emptied at the start
+	PostgresURL string // a server to use instead of a private one; the demo makes a database there
+	PostgresBin string // programs of a private server
+	Live        time.Duration
+	Keep        bool      // leave everything up
+	Out         io.Writer // progress and report
+	Lively      bool      // Out is a terminal: lines may be overwritten
+}
+
+// step and size of the live changes: about 330 changes in each tenth of a second.
+const (
+	stepEvery   = 100 * time.Millisecond
+	stepOrders  = 25
+	stepTouched = 40
+	commitEvery = 2 * time.Second
+	loadLimit   = 3 * time.Minute // for the first load on a slow machine
+	drainLimit  = time.Minute
+)
+
+// table is one table of the shop and where it goes.
+type table struct {
+	name  string // in Postgres's schema public, and in the lake's namespace shop
+	mode  string
+	query string // the rows that the lake must hold
+	rows  int64  // rows before the live changes
+}
+
+// demo is one run.
+type demo struct {
+	Config
+	started time.Time
+	server  *server
+	sluice  *pipeline
+	key     []byte // of the HMAC of e-mail addresses
+	tables  []table
+	conn    *pgx.Conn
+	screen  *screen
+}
+
+// Run runs the demo and returns its report. The report's OK is false when
+// anything differs; an error means that the demo could not be run to its end.
+func Run(ctx context.Context, c Config) (Report, error) {
+	d := &demo{Config: c, started: time.Now(), screen: &screen{out: c.Out, lively: c.Lively}}
+	report, err := d.run(ctx)
+	report.Seconds = time.Since(d.started).Round(100 * time.Millisecond).Seconds()
+	if err != nil {
+		report.OK, report.Error = false, err.Error()
+	}
+	if c.Keep && err == nil {
+		if err = d.keep(); err != nil {
+			d.stop()
+		}
+	} else {
+		d.stop()
+	}
+	return report, err
+}
+
+func (d *demo) run(ctx context.Context) (Report, error) {
+	report := Report{Config: d.configPath()}
+	if err := d.prepare(ctx); err != nil {
+		return report, err
+	}
+	if err := d.fill(ctx); err != nil {
+		return report, err
+	}
+	if err := d.startSluice(ctx); err != nil {
+		return report, err
+	}
+	e := d.sluice.endpoints
+	report.Catalog, report.S3, report.Kafka = e.Catalog, withScheme(e.S3), e.Kafka
+	d.screen.line("%s · kafka (embedded) %s · s3 (embedded) %s · catalog %s", d.server.what, e.Kafka, e.S3, e.Catalog)
+	d.screen.line("")
+	if err := d.firstLoad(ctx); err != nil {
+		return report, err
+	}
+	fresh, err := d.live(ctx)
+	if err != nil {
+		return report, err
+	}
+	d.screen.line("comparing every row with DuckDB …")
+	if err := d.compare(ctx, &report, fresh); err != nil {
+		return report, err
+	}
+	report.Seconds = time.Since(d.started).Seconds()
+	d.print(&report)
+	return report, nil
+}
+
+func (d *demo) configPath() string { return filepath.Join(d.Dir, "sluice.yaml") }
+
+// prepare empties the folder and starts Postgres.
+func (d *demo) prepare(ctx context.Context) error {
+	if err := Stop(d.Dir, io.Discard); err != nil { // what a demo before this one left up
+		return err
+	}
+	if err := os.RemoveAll(d.Dir); err != nil {
+		return fmt.Errorf("empty the folder of the demo: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(d.Dir, "keys"), 0o755); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(d.Dir, "data"), 0o700); err != nil {
+		return err
+	}
+	// A fixed key, so that two runs make the same lake. A real one is random.
+	d.key = []byte("the demo's key, known to everyone")
+	if err := os.WriteFile(filepath.Join(d.Dir, "keys", "email"), d.key, 0o600); err != nil {
+		return err
+	}
+	var err error
+	d.server, err = startServer(ctx, d.PostgresURL, d.PostgresBin, d.Dir)
+	return err
+}
+
+// fill makes the shop and counts its rows.
+func (d *demo) fill(ctx context.Context) error {
+	began := time.Now()
+	conn, err := pgx.Connect(ctx, d.server.url)
+	if err != nil {
+		return fmt.Errorf("connect to Postgres: %w", err)
+	}
+	d.conn = conn
+	if _, err := conn.Exec(ctx, "SET synchronous_commit = off; SET max_parallel_workers_per_gather = 0;"+shopSQL); err != nil {
+		return fmt.Errorf("make the shop: %w", err)
+	}
+	d.tables = []table{
+		{name: "customers", mode: "upsert", query: "SELECT id, name, " + hmacSQL(d.key, "email") +
+			" AS email, country, newsletter, created_at, updated_at FROM customers"},
+		{name: "products", mode: "upsert"},
+		{name: "orders", mode: "upsert"},
+		{name: "order_items", mode: "upsert"},
+		{name: "order_events", mode: "append"},
+	}
+	var all int64
+	for i := range d.tables {
+		t := &d.tables[i]
+		if t.query == "" {
+			t.query = "SELECT * FROM " + t.name
+		}
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM "+t.name).Scan(&t.rows); err != nil {
+			return fmt.Errorf("count %s: %w", t.name, err)
+		}
+		all += t.rows
+	}
+	d.screen.line("made a shop of %s rows in %s", grouped(all), seconds(time.Since(began)))
+	return nil
+}
+
+// hmacSQL is HMAC-SHA-256 in hexadecimal digits, written with what every Postgres has.
+func hmacSQL(key []byte, column string) string {
+	inner, outer := make([]byte, 64), make([]byte, 64)
+	copy(inner, key)
+	copy(outer, key)
+	for i := range inner {
+		inner[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	return fmt.Sprintf(`encode(sha256('\x%s'::bytea || sha256('\x%s'::bytea || convert_to(%s, 'UTF8'))), 'hex')`,
+		hex.EncodeToString(outer), hex.EncodeToString(inner), column)
+}
+
+// configText is the file that a person would write.
+func (d *demo) configText() string {
+	var tables, streams []string
+	for _, t := range d.tables {
+		tables = append(tables, "public."+t.name)
+		extra := ""
+		if t.name == "orders" {
+			extra = ", sort_by: [id]"
+		}
+		streams = append(streams, fmt.Sprintf("      - { from: shop-db.public.%s, table: shop.%s, mode: %s%s }", t.name, t.name, t.mode, extra))
+	}
+	return fmt.Sprintf(`name: shop
+dir: data
+kafka: { embedded: true }
+topics: { partitions: 2 }
+sources:
+  shop-db:
+    postgres: { url: "${env:SHOP_DB_URL}", tables: [%s] }
+    protect:                                # before anything reaches Kafka
+      public.customers:
+        - hash: { field: email, method: hmac-sha256, key: "${file:keys/email}" }
+        - drop: { fields: [phone] }
+sinks:
+  lake:
+    iceberg:
+      catalog: { sql: "sqlite:data/catalog.db" }
+      warehouse: s3://lake/shop
+      s3: { embedded: true }
+      commit: { every: %s, bytes: 64MiB }
+    streams:
+%s
+`, strings.Join(tables, ", "), commitEvery, strings.Join(streams, "\n"))
+}
+
+func (d *demo) startSluice(ctx context.Context) error {
+	if err := os.WriteFile(d.configPath(), []byte(d.configText()), 0o644); err != nil {
+		return err
+	}
+	var err error
+	d.sluice, err = startPipeline(ctx, d.Binary, d.Dir, d.server.url)
+	return err
+}
+
+// keep writes down what runs, so that Stop can end it.
+func (d *demo) keep() error {
+	d.closeConn()
+	return writeRunning(d.Dir, running{Sluice: d.sluice.pid(), Postgres: d.server.pid(), Database: d.server.database, URL: d.PostgresURL})
+}
+
+func (d *demo) stop() {
+	d.closeConn()
+	if d.sluice != nil {
+		d.sluice.stop()
+	}
+	if d.server != nil {
+		d.server.stop()
+	}
+}
+
+func (d *demo) closeConn() {
+	if d.conn != nil {
+		_ = d.conn.Close(context.Background()) // the server goes away anyway
+		d.conn = nil
+	}
+}
+
+// firstLoad waits until the lake holds every row that was there at the start.
+func (d *demo) firstLoad(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, loadLimit, errors.New("the first load takes too long"))
+	defer cancel()
+	began := time.Now()
+	loaded := map[string]bool{}
+	for len(loaded) < len(d.tables) {
+		if err := d.sluice.pause(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+		status, err := d.sluice.status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, t := range d.tables {
+			done := min(status.delivered(t.name), t.rows)
+			if done < t.rows || loaded[t.name] {
+				continue
+			}
+			state, err := d.sluice.table(ctx, t.name)
+			if err != nil {
+				return err
+			}
+			if state.records >= t.rows {
+				loaded[t.name] = true
+				took := time.Since(began)
+				d.screen.line("first load   %-13s %9s  100 %%  %7s  %s rows/s", t.name, grouped(t.rows), seconds(took), grouped(int64(float64(t.rows)/took.Seconds())))
+			}
+		}
+		if status.trouble != "" {
+			return errors.New(status.trouble)
+		}
+		d.screen.status("first load   %s", status.progress(d.tables))
+	}
+	return nil
+}

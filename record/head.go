@@ -192,8 +192,9 @@ type envelope struct {
 // scan takes any Debezium envelope apart and learns its source block if it is of our own form.
 func (r *HeadReader) scan(v []byte) (envelope, error) {
 	var e envelope
-	var micros, millis int64
+	var millis int64
 	var code byte
+	timed := false
 	var message Op
 	source := 0
 	end, err := eachMember(v, skipSpace(v, 0), func(name []byte, at int) (int, error) {
@@ -220,7 +221,8 @@ func (r *HeadReader) scan(v []byte) (envelope, error) {
 		case "source":
 			if v[at] == '{' {
 				source = at
-				return readSource(v, at, &e.head, &micros)
+				timed = true
+				return readSource(v, at, &e.head)
 			}
 		}
 		return skipValue(v, at)
@@ -237,8 +239,8 @@ func (r *HeadReader) scan(v []byte) (envelope, error) {
 	if e.head.Op == 0 {
 		return envelope{}, fmt.Errorf("read envelope: member op: %w", errEnvelope)
 	}
-	if e.head.Time = micros; micros == 0 {
-		e.head.Time = saturatingMul(millis, 1000)
+	if !timed {
+		e.head.Time = microsOf(millis)
 	}
 	if source > 0 && e.head.SchemaID != "" {
 		r.learnSource(v, source, e.head.SchemaID)
@@ -246,10 +248,10 @@ func (r *HeadReader) scan(v []byte) (envelope, error) {
 	return e, nil
 }
 
-// saturatingMul keeps a hostile time from wrapping around.
-func saturatingMul(x, by int64) int64 {
-	if y := x * by; y/by == x {
-		return y
+// microsOf turns ms into µs; a time that does not fit is no time: 0.
+func microsOf(millis int64) int64 {
+	if micros := millis * 1000; micros/1000 == millis {
+		return micros
 	}
 	return 0
 }
@@ -296,9 +298,10 @@ func readMessage(v []byte, at int) Op {
 	return op
 }
 
-// readSource reads the source block at v[at:] into h and the commit time.
-func readSource(v []byte, at int, h *Head, micros *int64) (int, error) {
+// readSource reads the source block at v[at:] into h.
+func readSource(v []byte, at int, h *Head) (int, error) {
 	var millis int64
+	exact := false // the time is there in µs
 	end, err := eachMember(v, at, func(name []byte, at int) (int, error) {
 		end, err := skipValue(v, at)
 		if err != nil {
@@ -318,14 +321,16 @@ func readSource(v []byte, at int, h *Head, micros *int64) (int, error) {
 				}
 			}
 		case "ts_us":
-			*micros, _, _ = readInt(v, at)
+			if micros, _, err := readInt(v, at); err == nil {
+				h.Time, exact = micros, true
+			}
 		case "ts_ms":
 			millis, _, _ = readInt(v, at)
 		}
 		return end, nil
 	})
-	if *micros == 0 {
-		*micros = saturatingMul(millis, 1000)
+	if !exact {
+		h.Time = microsOf(millis)
 	}
 	return end, err
 }

@@ -51,6 +51,14 @@ type children struct {
 func (c *children) ensure(ctx context.Context, k childKind) (addr string, err error) {
 	err = editRun(c.dir, func(r *runFile) error {
 		have := r.Children[k.name]
+		if have == nil || !alive(have.PID, have.Started) {
+			// A sluice that was killed just after it had started the child could
+			// not write it down; the child has.
+			if own, err := readServer(c.dir, k.name); err == nil && alive(own.PID, own.Started) {
+				have = own
+				r.Children[k.name] = own
+			}
+		}
 		if have != nil && alive(have.PID, have.Started) {
 			addr = loopback(have.Port)
 			err := c.wait(ctx, k, have, nil)
@@ -144,10 +152,12 @@ func (c *children) wait(ctx context.Context, k childKind, ch *child, gone <-chan
 		try, cancelTry := context.WithTimeout(ctx, 2*time.Second)
 		err := k.answers(try, loopback(ch.Port))
 		cancelTry()
-		// An answer counts only while the child lives: the port may be another's.
-		if err == nil && alive(ch.PID, ch.Started) {
+		// An answer counts only from the child that has said it serves: the port may be another's.
+		own, ownErr := readServer(c.dir, k.name)
+		if err == nil && ownErr == nil && own.PID == ch.PID && alive(ch.PID, ch.Started) {
 			return nil
 		}
+		err = errors.Join(err, ownErr)
 		select {
 		case <-gone:
 			return fmt.Errorf("embedded %s on port %d ended at once", k.name, ch.Port)
@@ -204,6 +214,22 @@ func (c *children) watch(ctx context.Context, k childKind) error {
 			c.log.Error("embedded server does not start", "server", k.name, "error", err)
 		}
 	}
+}
+
+// serverFile is where an embedded server writes down that it serves.
+func serverFile(dir, name string) string { return filepath.Join(dir, name+".server.json") }
+
+// readServer returns what the last embedded server of that name has written down.
+func readServer(dir, name string) (*child, error) {
+	text, err := os.ReadFile(serverFile(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	ch := &child{}
+	if err := json.Unmarshal(text, ch); err != nil {
+		return nil, fmt.Errorf("read %s: %w", serverFile(dir, name), err)
+	}
+	return ch, nil
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

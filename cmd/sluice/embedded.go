@@ -2,12 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-data/sluice/objects/gateway"
 	"github.com/sluice-data/sluice/topic"
@@ -32,7 +38,9 @@ func (a *app) embeddedBrokerCommand() *cobra.Command {
 			}
 			ctx, stop := untilTerminated()
 			defer stop()
-			return topic.RunEmbedded(ctx, topic.EmbeddedConfig{Dir: dir, Port: port, Logger: log})
+			return onlyServer(dir, func(ready func(addr string)) error {
+				return topic.RunEmbedded(ctx, topic.EmbeddedConfig{Dir: dir, Port: port, Logger: log, Ready: ready})
+			})
 		},
 	}
 	embeddedFlags(cmd, &dir, &port)
@@ -54,12 +62,46 @@ func (a *app) embeddedS3Command() *cobra.Command {
 			}
 			ctx, stop := untilTerminated()
 			defer stop()
-			return gateway.Run(ctx, gateway.Config{Dir: dir, Port: port, AccessKey: keys.Access, SecretKey: keys.Secret,
-				ReaderAccess: keys.ReaderAccess, ReaderSecret: keys.ReaderSecret})
+			return onlyServer(dir, func(ready func(addr string)) error {
+				return gateway.Run(ctx, gateway.Config{Dir: dir, Port: port, AccessKey: keys.Access, SecretKey: keys.Secret,
+					ReaderAccess: keys.ReaderAccess, ReaderSecret: keys.ReaderSecret, Ready: ready})
+			})
 		},
 	}
 	embeddedFlags(cmd, &dir, &port)
 	return cmd
+}
+
+// onlyServer runs an embedded server whose data is in dir, as the only one of
+// that folder, and writes down beside it that it serves: the sluice that has
+// started it may be killed before it can.
+func onlyServer(dir string, run func(ready func(addr string)) error) error {
+	dir = filepath.Clean(dir)
+	parent, name := filepath.Dir(dir), filepath.Base(dir)
+	release, err := lock(dir+".lock", unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		return environment(fmt.Errorf("another embedded %s serves %s: %w", name, dir, err))
+	}
+	defer release()
+	var failed error
+	err = run(func(addr string) {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			failed = err
+			return
+		}
+		self := child{PID: os.Getpid(), Started: startTime(os.Getpid())}
+		self.Port, _ = strconv.Atoi(port)
+		text, err := json.Marshal(self)
+		if err == nil {
+			err = os.WriteFile(serverFile(parent, name)+".new", text, 0o600)
+		}
+		if err == nil {
+			err = os.Rename(serverFile(parent, name)+".new", serverFile(parent, name))
+		}
+		failed = err
+	})
+	return errors.Join(err, failed)
 }
 
 func embeddedFlags(cmd *cobra.Command, dir *string, port *int) {

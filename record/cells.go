@@ -19,19 +19,16 @@ var (
 	errTooLarge = errors.New("a column above 2 GiB in one batch")
 )
 
-// nullable appends the value or null at b[p:] to v.
-func (d *Decoder) nullable(c *column, v *Vector, b []byte, p int, null bool) (int, error) {
-	if p < len(b) && b[p] == 'n' {
-		if !hasLiteral(b, p, "null") {
-			return p, errSyntax
-		}
-		if !null {
-			return p, errNull
-		}
-		v.AppendMissing(Null, c.width)
-		return p + 4, nil
+// null appends the null at b[p:] to v; allowed says whether it may stand there.
+func (c *column) null(v *Vector, b []byte, p int, allowed bool) (int, error) {
+	if !hasLiteral(b, p, "null") {
+		return p, errSyntax
 	}
-	return d.cell(c.field, v, b, p)
+	if !allowed {
+		return p, errNull
+	}
+	v.AppendMissing(Null, c.width)
+	return p + 4, nil
 }
 
 // cell appends the value at b[p:], which is not null, to v. After an error v
@@ -51,8 +48,30 @@ func (d *Decoder) cell(f *Field, v *Vector, b []byte, p int) (int, error) {
 			return p + 5, nil
 		}
 		return p, errBool
-	case Int16, Int32, Int64:
-		return integer(f.Kind, v, b, p)
+	case Int64:
+		x, next, err := readInt(b, p)
+		if err == nil {
+			v.AppendInt64(x)
+		}
+		return next, err
+	case Int32:
+		x, next, err := readInt(b, p)
+		if err == nil && x != int64(int32(x)) {
+			err = errOverflow
+		}
+		if err == nil {
+			v.AppendInt32(int32(x))
+		}
+		return next, err
+	case Int16:
+		x, next, err := readInt(b, p)
+		if err == nil && x != int64(int16(x)) {
+			err = errOverflow
+		}
+		if err == nil {
+			v.AppendInt16(int16(x))
+		}
+		return next, err
 	case Float32, Float64:
 		return d.float(f.Kind, v, b, p)
 	case Text, Enum:
@@ -126,28 +145,6 @@ func usualDecimal(f *Field, v *Vector, b []byte, p int) int {
 	}
 	v.AppendDecimal(m>>63, uint64(m))
 	return p + 1
-}
-
-func integer(k Kind, v *Vector, b []byte, p int) (int, error) {
-	x, next, err := readInt(b, p)
-	if err != nil {
-		return next, err
-	}
-	switch k {
-	case Int16:
-		if x != int64(int16(x)) {
-			return next, errOverflow
-		}
-		v.AppendInt16(int16(x))
-	case Int32:
-		if x != int64(int32(x)) {
-			return next, errOverflow
-		}
-		v.AppendInt32(int32(x))
-	default:
-		v.AppendInt64(x)
-	}
-	return next, nil
 }
 
 func (d *Decoder) float(k Kind, v *Vector, b []byte, p int) (next int, err error) {
@@ -333,11 +330,16 @@ func (d *Decoder) array(f *Field, v *Vector, b []byte, p int) (int, error) {
 		return p + 1, nil
 	}
 	for {
-		next, err := d.nullable(&elem, v.Child, b, p, f.Elem.Nullable)
+		var err error
+		if p < len(b) && b[p] == 'n' {
+			p, err = elem.null(v.Child, b, p, f.Elem.Nullable)
+		} else {
+			p, err = d.cell(f.Elem, v.Child, b, p)
+		}
 		if err != nil {
 			return p, err
 		}
-		if p = skipSpace(b, next); p >= len(b) {
+		if p = skipSpace(b, p); p >= len(b) {
 			return p, errEnd
 		}
 		if b[p] == ']' {

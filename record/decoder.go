@@ -372,7 +372,12 @@ func (d *Decoder) row(vs []*Vector, n int, b []byte, p int, old bool) (next, got
 				return p, got, &fault{c.field.Name, p, errTwice}
 			}
 			at := p
-			if p, err = d.nullable(c, v, b, p, old || c.field.Nullable); err != nil {
+			if p < len(b) && b[p] == 'n' {
+				p, err = c.null(v, b, p, old || c.field.Nullable)
+			} else {
+				p, err = d.cell(c.field, v, b, p)
+			}
+			if err != nil {
 				return p, got, &fault{c.field.Name, at, err}
 			}
 			got, expect = got+1, i+1

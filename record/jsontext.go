@@ -129,17 +129,6 @@ func escapeWord(out *[16]byte, w uint64) (n int) {
 	return n
 }
 
-// unescapeWord writes the eight bytes of w without the backslashes, which
-// slashes marks, and returns the bytes written.
-func unescapeWord(out *[8]byte, w, slashes uint64) (n int) {
-	for range 8 {
-		out[n&7] = byte(w)
-		n += int(^slashes >> 7 & 1)
-		slashes, w = slashes>>8, w>>8
-	}
-	return n
-}
-
 // putEscape writes the escape of c at out[n:] and returns the place after it.
 func putEscape(out []byte, n int, c byte) int {
 	e := escapes[c]
@@ -169,14 +158,6 @@ func unescape(dst, b []byte, p int) ([]byte, int, error) {
 			if hit == 0 {
 				high |= w
 				p, n = p+8, n+8
-				continue
-			}
-			// JSON in a string: no quote without its backslash, and the other way round.
-			slashes := zeroBytes(w ^ '\\'*ones)
-			if slashes<<8 == zeroBytes(w^'"'*ones) {
-				high |= w
-				n += unescapeWord((*[8]byte)(out[n:]), w, slashes)
-				p += 8 - int(slashes>>63) // one at the end belongs to the next word
 				continue
 			}
 			k := bits.TrailingZeros64(hit)

@@ -47,7 +47,7 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 	done
 
 chaos: ## KILLS (200) random and aimed kills under load; SEED=n repeats a run
-	@$(PARTS); SLUICE_CHAOS_KILLS=$(KILLS) SLUICE_CHAOS_SEED=$(SEED) $(GO) test -count=1 -timeout 4h -v -run Chaos ./internal/chaos
+	@$(PARTS); SLUICE_CHAOS_KILLS=$(KILLS) $(if $(SEED),SLUICE_CHAOS_SEED=$(SEED)) $(GO) test -count=1 -timeout 4h -v -run Chaos ./internal/chaos
 
 clean: ## remove what was built; CACHE=1 also what was got
 	rm -rf bin dist

@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -53,8 +55,8 @@ func (c *children) ensure(ctx context.Context, k childKind) (addr string, err er
 		have := r.Children[k.name]
 		if have == nil || !alive(have.PID, have.Started) {
 			// A sluice that was killed just after it had started the child could
-			// not write it down; the child has.
-			if own, err := readServer(c.dir, k.name); err == nil && alive(own.PID, own.Started) {
+			// not write it down; the child has, or will.
+			if own := c.incumbent(ctx, k); own != nil {
 				have = own
 				r.Children[k.name] = own
 			}
@@ -78,6 +80,22 @@ func (c *children) ensure(ctx context.Context, k childKind) (addr string, err er
 		return nil
 	})
 	return addr, err
+}
+
+// incumbent returns the child that holds the folder of k, nil if none does.
+// One that is still starting is waited for.
+func (c *children) incumbent(ctx context.Context, k childKind) *child {
+	for deadline := time.Now().Add(childStart); ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(30 * time.Millisecond) {
+		if own, err := readServer(c.dir, k.name); err == nil && alive(own.PID, own.Started) {
+			return own
+		}
+		free, err := lock(serverLock(filepath.Join(c.dir, k.name)), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			free()
+			return nil
+		}
+	}
+	return nil
 }
 
 // start starts a child, on the port of the one before if that is still free.
@@ -215,6 +233,9 @@ func (c *children) watch(ctx context.Context, k childKind) error {
 		}
 	}
 }
+
+// serverLock is held by the embedded server whose data is in dir.
+func serverLock(dir string) string { return dir + ".lock" }
 
 // serverFile is where an embedded server writes down that it serves.
 func serverFile(dir, name string) string { return filepath.Join(dir, name+".server.json") }

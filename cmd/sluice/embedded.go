@@ -78,7 +78,7 @@ func (a *app) embeddedS3Command() *cobra.Command {
 func onlyServer(dir string, run func(ready func(addr string)) error) error {
 	dir = filepath.Clean(dir)
 	parent, name := filepath.Dir(dir), filepath.Base(dir)
-	release, err := lock(dir+".lock", unix.LOCK_EX|unix.LOCK_NB)
+	release, err := lock(serverLock(dir), unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {
 		return environment(fmt.Errorf("another embedded %s serves %s: %w", name, dir, err))
 	}

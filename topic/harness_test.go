@@ -149,6 +149,7 @@ type store struct {
 	faults func(call string, n int) error // "write", "flush" (nothing is stored), "flushed" (it is)
 	calls  map[string]int
 	peak   int
+	fenced int
 	gate   func() // called inside Flush, before anything is stored
 	broken error  // a rule of the contract that was not kept
 }
@@ -261,6 +262,7 @@ func (m *memSink) Flush(_ context.Context, marks map[int32]record.Mark) (map[int
 	out := map[int32]record.Mark{}
 	for p, mark := range marks {
 		if m.store.marks[p].Next != m.loaded[p].Next {
+			m.store.fenced++
 			return nil, fmt.Errorf("partition %d: %w", p, record.ErrFenced)
 		}
 		for _, r := range m.rows {

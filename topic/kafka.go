@@ -44,6 +44,7 @@ type Config struct {
 	ConnectTimeout  time.Duration // default 30 s
 
 	Logger *slog.Logger
+	Unsafe Unsafe // for crash tests
 }
 
 // SASL names a user. Mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
@@ -96,6 +97,9 @@ func Connect(ctx context.Context, cfg Config) (*Kafka, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Prefix == "" || len(cfg.Brokers) == 0 {
 		return nil, errors.New("connect to Kafka: brokers and the pipeline's name are needed")
+	}
+	if err := cfg.Unsafe.check(); err != nil {
+		return nil, err
 	}
 	k := &Kafka{cfg: cfg, pools: new(pools), schemaWait: schemaWait}
 	k.budget.limit = int64(cfg.MemoryBytes)

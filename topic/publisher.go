@@ -82,6 +82,7 @@ func (k *Kafka) Publisher(source string, origin record.Origin, board *progress.B
 	p := &Publisher{k: k, source: source, origin: origin, board: board, cl: cl,
 		slabs: newSlabs(n), acks: newAcks(), outlets: map[string]*outlet{},
 		failed: make(chan struct{}), ended: make(chan struct{})}
+	p.acks.gaps = k.cfg.Unsafe.Gaps
 	go p.watch()
 	return p, nil
 }

@@ -166,3 +166,13 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
+
+// Round returns about three digits, for people: 64.2 MiB.
+func (b Bytes) Round() string {
+	for i := 3; i >= 0; i-- {
+		if u := byteUnits[i]; float64(b) >= u.size {
+			return fmt.Sprintf("%.3g %s", float64(b)/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%d B", int64(b))
+}

@@ -22,6 +22,11 @@ const (
 	// A source that fails this often in a row ends a run that is to end by itself.
 	catchUpAttempts = 5
 
+	// After this long without a sign of life a process loses its partitions, so
+	// this is how long the next one waits after kill -9. Losing them too early
+	// costs a rebalance and nothing else: the sinks' own marks decide.
+	session = 10 * time.Second
+
 	publisherPause = time.Second // before a Publisher that lost a record is replaced
 )
 
@@ -31,6 +36,7 @@ type pipeline struct {
 	file          *config.File
 	only          map[string]bool
 	untilCaughtUp bool
+	drain         time.Duration // for the last flush of a sink
 	board         *progress.Board
 	log           *slog.Logger
 	kafka         *topic.Kafka
@@ -58,7 +64,7 @@ func (p *pipeline) open(ctx context.Context) error {
 }
 
 func (p *pipeline) openLake(ctx context.Context, s *config.Sink) error {
-	c, err := lakeConfig(p.file, s, p.s3, p.board, p.log)
+	c, err := lakeConfig(p.file, s, p.s3, p.board, p.log, p.hook)
 	if err != nil {
 		return err
 	}
@@ -80,7 +86,8 @@ func (p *pipeline) openLake(ctx context.Context, s *config.Sink) error {
 		}
 		p.catalogs[s.Name] = served
 	}
-	cc := topic.ConsumerConfig{Name: s.Name, Every: settings.Commit.Every, Bytes: int(settings.Commit.Bytes), Board: p.board, Logger: p.log}
+	cc := topic.ConsumerConfig{Name: s.Name, Every: settings.Commit.Every, Bytes: int(settings.Commit.Bytes),
+		Drain: p.drain, Session: session, Board: p.board, Logger: p.log}
 	for _, stream := range s.Streams {
 		t, err := tableConfig(p.file, stream)
 		if err != nil {
@@ -153,6 +160,9 @@ func (p *pipeline) run(ctx context.Context) error {
 	if p.untilCaughtUp {
 		sources.Wait()
 		errs.add(p.catchUp(ctx))
+		if ctx.Err() != nil {
+			errs.add(errors.New("stopped before everything had arrived"))
+		}
 		cancel()
 	} else if reads > 0 {
 		// Without any source left nobody would notice: better to end with the reason.

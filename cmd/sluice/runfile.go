@@ -162,18 +162,32 @@ func enter(dir string, p process) (*presence, error) {
 		m.releases = append(m.releases, release)
 	}
 	err := editRun(dir, func(r *runFile) error {
-		var err error
-		if m.shared, err = lock(filepath.Join(locks, "_children"), unix.LOCK_SH); err != nil {
-			return err
-		}
 		r.Processes = append(r.Processes, p)
-		return nil
+		return m.share()
 	})
 	if err != nil {
 		m.release()
 		return nil, err
 	}
 	return m, nil
+}
+
+// visit keeps the children of dir running until leave, for a command that only looks.
+func visit(dir string) (*presence, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "locks"), 0o700); err != nil {
+		return nil, fmt.Errorf("make folder: %w", err)
+	}
+	m := &presence{dir: dir}
+	if err := editRun(dir, func(*runFile) error { return m.share() }); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// share says that this process uses the children. The caller is inside editRun.
+func (m *presence) share() (err error) {
+	m.shared, err = lock(filepath.Join(m.dir, "locks", "_children"), unix.LOCK_SH)
+	return err
 }
 
 func whoRuns(dir, role string) string {

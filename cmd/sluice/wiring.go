@@ -402,13 +402,13 @@ func (c chains) compile(rules config.Rules, schema *record.Schema, p mappers.Pha
 }
 
 // lakeConfig returns the settings of a lake; s3 is the address of the embedded store.
-func lakeConfig(f *config.File, s *config.Sink, s3 string, board *progress.Board, log *slog.Logger) (lake.Config, error) {
+func lakeConfig(f *config.File, s *config.Sink, s3 string, board *progress.Board, log *slog.Logger, hook func(string)) (lake.Config, error) {
 	p, ok := s.Settings.(*icebergSettings)
 	if !ok {
 		return lake.Config{}, fmt.Errorf("sink %s: no kind %s", s.Name, s.Kind)
 	}
 	c := lake.Config{Pipeline: f.Name, Owner: s.Name, Warehouse: p.Warehouse, Dir: filepath.Join(f.Local(f.Dir), "lake", s.Name),
-		Board: board, Logger: log, Hook: killer()}
+		Board: board, Logger: log, Hook: hook}
 	c.Catalog.SQL = p.Catalog.SQL.Value()
 	if path, ok := strings.CutPrefix(c.Catalog.SQL, "sqlite:"); ok {
 		c.Catalog.SQL = "sqlite:" + f.Local(path)

@@ -11,6 +11,7 @@ import (
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
+	"github.com/sluice-data/sluice/objects"
 	"github.com/sluice-data/sluice/record"
 )
 
@@ -175,6 +176,9 @@ func (c *commit) run(ctx context.Context) error {
 				last = err
 				continue
 			}
+			if hopeless(last) {
+				break
+			}
 		}
 		tbl, err := c.attempt(ctx)
 		if err == nil {
@@ -190,6 +194,13 @@ func (c *commit) run(ctx context.Context) error {
 // transient reports whether another try may help.
 func transient(err error) bool {
 	return !errors.Is(err, record.ErrFenced) && !errors.Is(err, errStaged)
+}
+
+// hopeless reports whether the store refuses for a reason that only people can
+// remove; waiting would only hide it.
+func hopeless(err error) bool {
+	var e *objects.Error
+	return errors.Is(err, objects.ErrForbidden) || errors.As(err, &e) && e.Code == "NoSuchBucket"
 }
 
 // errStaged marks an error of our own staging, which every try would repeat.

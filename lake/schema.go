@@ -129,49 +129,47 @@ func identifiersOf(sc *iceberg.Schema) []string {
 	return names
 }
 
-// apply stages the changes in tx.
+// firstStep returns the changes that one commit can make: the library cannot
+// rename a column and add another of the old name at once.
+func firstStep(changes []change) []change {
+	asides := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return c.kind != "aside" })
+	if len(asides) > 0 {
+		return asides
+	}
+	return changes
+}
+
+// applyChanges stages the changes in tx.
 func applyChanges(tx *table.Transaction, sc *iceberg.Schema, changes []change) error {
-	// Asides go first and alone: the library cannot rename a column and add
-	// another of the old name in one update.
-	var asides, rest []change
+	identifiers := identifiersOf(sc)
+	notIdentifier := func(column string) {
+		identifiers = slices.DeleteFunc(identifiers, func(n string) bool { return n == column })
+	}
+	u := tx.UpdateSchema(true, true)
 	for _, c := range changes {
-		if c.kind == "aside" {
-			asides = append(asides, c)
-		} else {
-			rest = append(rest, c)
+		path := []string{c.column}
+		switch c.kind {
+		case "aside":
+			u.UpdateColumn(path, table.ColumnUpdate{Name: some(c.aside), Required: some(false)})
+			notIdentifier(c.column)
+		case "add":
+			u.AddColumn(path, c.typ, "", false, nil)
+		case "widen":
+			u.UpdateColumn(path, table.ColumnUpdate{FieldType: some(c.typ)})
+		case "optional":
+			u.UpdateColumn(path, table.ColumnUpdate{Required: some(false)})
+			notIdentifier(c.column)
 		}
 	}
-	identifiers := identifiersOf(sc)
-	for _, group := range [][]change{asides, rest} {
-		if len(group) == 0 {
-			continue
-		}
-		u := tx.UpdateSchema(true, true)
-		for _, c := range group {
-			switch c.kind {
-			case "aside":
-				u.RenameColumn([]string{c.column}, c.aside)
-				u.UpdateColumn([]string{c.column}, table.ColumnUpdate{Required: some(false)})
-				identifiers = slices.DeleteFunc(identifiers, func(n string) bool { return n == c.column })
-			case "add":
-				u.AddColumn([]string{c.column}, c.typ, "", false, nil)
-			case "widen":
-				u.UpdateColumn([]string{c.column}, table.ColumnUpdate{FieldType: some(c.typ)})
-			case "optional":
-				u.UpdateColumn([]string{c.column}, table.ColumnUpdate{Required: some(false)})
-				identifiers = slices.DeleteFunc(identifiers, func(n string) bool { return n == c.column })
-			}
-		}
-		// A key column that came later is optional in old rows, and Iceberg
-		// wants identifier fields required: only those that are remain.
-		paths := make([][]string, len(identifiers))
-		for i, n := range identifiers {
-			paths[i] = []string{n}
-		}
-		u.SetIdentifierField(paths)
-		if err := u.Commit(); err != nil {
-			return fmt.Errorf("change the schema: %w", err)
-		}
+	// A key column that came later is null in old rows, and Iceberg wants
+	// identifier fields required: only those that are remain.
+	paths := make([][]string, len(identifiers))
+	for i, n := range identifiers {
+		paths[i] = []string{n}
+	}
+	u.SetIdentifierField(paths)
+	if err := u.Commit(); err != nil {
+		return fmt.Errorf("change the schema: %w", err)
 	}
 	return nil
 }
@@ -224,6 +222,7 @@ func (t *Table) evolve(ctx context.Context, s *record.Schema) ([]string, error) 
 		if len(changes) == 0 {
 			return columns, nil
 		}
+		changes = firstStep(changes)
 		tx := t.tbl.NewTransaction()
 		// Invariant 11: a writer that lost its partitions changes no schema either.
 		if last = tx.AssertRefSnapshotID(""); last != nil {
@@ -235,7 +234,10 @@ func (t *Table) evolve(ctx context.Context, s *record.Schema) ([]string, error) 
 		if _, last = tx.Commit(ctx); last == nil {
 			last = t.reload(ctx)
 			t.plans = map[string]*plan{}
-			t.log.Info("the table's schema changed", "table", t.cfg.Table, "changes", describe(changes))
+			t.log.Info("the table's schema changed", "changes", describe(changes))
+		}
+		if hopeless(last) {
+			break
 		}
 	}
 	return nil, fmt.Errorf("change the schema of %s: %w", t.cfg.Table, last)
@@ -277,6 +279,9 @@ func (t *Table) create(ctx context.Context, s *record.Schema) error {
 		}
 		if last = t.tryCreate(ctx, sc, &spec, order); last == nil {
 			return nil
+		}
+		if hopeless(last) {
+			break
 		}
 	}
 	return fmt.Errorf("create table %s: %w", t.cfg.Table, last)

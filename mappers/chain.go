@@ -23,11 +23,12 @@ type Chain struct {
 type planned struct {
 	rule int
 	kind string
-	live []live      // columns that must stay aligned when rows are taken out after this step
+	read []int       // slots it reads
+	live []live      // columns that later steps or the output read: they follow when rows are taken out
 	make func() step // a step keeps state such as a digest, so every run has its own
 }
 
-// live is a column that later steps or the output read.
+// live is a column whose rows still matter.
 type live struct {
 	slot  int
 	field *record.Field

@@ -44,6 +44,7 @@ func TestOtherSchemaStopsTheStream(t *testing.T) {
 	c := mustCompile(t, schemaOf("id int64 key, mail text"), Protect, Rule{Drop: &Drop{Fields: []string{"mail"}}})
 	for _, b := range []*record.Batch{
 		batchOf(t, schemaOf("id int64 key, mail text, new text"), "insert | 1, a, b"),
+		batchOf(t, schemaOf("id int64 key, name text"), "insert | 1, a"),
 		{Ops: []record.Op{record.OpInsert}},
 	} {
 		if out, _, _, err := c.Apply(b); out != nil || err == nil {

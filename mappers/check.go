@@ -128,7 +128,7 @@ func (c *checker) hash(h *Hash) {
 
 func (c *checker) encrypt(e *Encrypt) {
 	if _, ok := encryptMethods[e.Method]; !ok && e.Method != "" {
-		c.fail("method", "", CodeRule, "unknown method %s; want %s or %s", e.Method, methodGCM, methodSIV)
+		c.fail("method", "", CodeRule, "unknown method %s; want %s, %s, %s or %s", e.Method, methodGCM, methodSIV, methodCBC, methodCTR)
 	}
 	if e.Key.IsZero() {
 		c.fail("key", "", CodeRule, "encrypt needs a key")

@@ -48,11 +48,28 @@ func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, e
 		out.Fields = append(out.Fields, b.cols[i].field)
 		c.outSlot = append(c.outSlot, b.cols[i].slot)
 	}
+	trimLive(c.plan, c.outSlot)
 	c.out = out.Seal()
 	if c.out.ID == in.ID {
 		c.out = in // what passes unchanged keeps its schema
 	}
 	return c, nil
+}
+
+// trimLive leaves in the live columns of each step only what a later step or
+// the output reads: a row filter moves no column that is dropped afterwards,
+// and needs no values of it.
+func trimLive(plan []planned, out []int) {
+	needed := map[int]bool{}
+	for _, s := range out {
+		needed[s] = true
+	}
+	for i := len(plan) - 1; i >= 0; i-- {
+		plan[i].live = slices.DeleteFunc(plan[i].live, func(l live) bool { return !needed[l.slot] })
+		for _, s := range plan[i].read {
+			needed[s] = true
+		}
+	}
 }
 
 // Named reports whether a rule speaks of a field of the incoming stream, by its
@@ -189,12 +206,13 @@ func (b *builder) replace(i int, f record.Field, make func(src, dst int) func() 
 	}
 	b.slots = append(b.slots, f)
 	b.cols[i] = column{field: f, slot: dst}
-	b.add(make(src, dst))
+	b.add([]int{src}, make(src, dst))
 }
 
-// add plans a step; the columns as they are now must stay aligned after it.
-func (b *builder) add(make func() step) {
-	p := planned{rule: b.rule, kind: b.kind, make: make}
+// add plans a step that reads some slots; the columns as they are now must
+// stay aligned after it.
+func (b *builder) add(read []int, make func() step) {
+	p := planned{rule: b.rule, kind: b.kind, read: read, make: make}
 	for i := range b.cols {
 		f := b.cols[i].field
 		p.live = append(p.live, live{slot: b.cols[i].slot, field: &f})

@@ -21,16 +21,28 @@ import (
 const (
 	methodGCM = "aes-gcm" // XAES-256-GCM: 192-bit random nonces, so that one key serves any number of values
 	methodSIV = "aes-siv" // AES-SIV (RFC 5297): equal values have equal ciphertexts
+	methodCBC = "aes-cbc" // for readers of Airbyte's encryption mapper, as is
+	methodCTR = "aes-ctr"
 )
 
-var encryptMethods = map[string]struct {
-	tag  string
+type encryptMethod struct {
+	tag  string // "" = its ciphertexts name nothing
 	fits func(bytes int) bool
 	want string
-}{
-	methodGCM: {"xgcm", func(n int) bool { return n == 32 }, "32"},
-	methodSIV: {"siv", func(n int) bool { return n == 32 || n == 48 || n == 64 }, "32, 48 or 64"},
+	same bool // equal values have equal ciphertexts
+	box  func(key []byte) box
 }
+
+var encryptMethods = map[string]encryptMethod{
+	methodGCM: {"xgcm", func(n int) bool { return n == 32 }, "32", false,
+		func(key []byte) box { return &xaes{key: key, random: rand.Reader} }},
+	methodSIV: {"siv", func(n int) bool { return n == 32 || n == 48 || n == 64 }, "32, 48 or 64", true,
+		func(key []byte) box { return newSIV(key) }},
+	methodCBC: {"", aesKey, "16, 24 or 32", false, func(key []byte) box { return newLegacyAES(key, rand.Reader, false) }},
+	methodCTR: {"", aesKey, "16, 24 or 32", false, func(key []byte) box { return newLegacyAES(key, rand.Reader, true) }},
+}
+
+func aesKey(bytes int) bool { return bytes == 16 || bytes == 24 || bytes == 32 }
 
 // sealedVersion starts every ciphertext: sl1.method.key-id.base64url.
 const sealedVersion = "sl1"
@@ -54,24 +66,22 @@ func (b *builder) encrypt(e *Encrypt) {
 		return
 	}
 	f := b.cols[i].field
-	if f.Key > 0 && name == methodGCM {
-		b.fail("field", f.Name, CodeKeyField, "%s is part of the key, and aes-gcm gives it another value every time; use aes-siv or hash", f.Name)
+	if f.Key > 0 && !m.same {
+		b.fail("field", f.Name, CodeKeyField, "%s is part of the key, and %s gives it another value every time; use aes-siv or hash", f.Name, name)
 		return
 	}
 	domain := e.Domain
 	if domain == "" {
 		domain = b.stream + "." + e.Field
 	}
-	head := sealedVersion + "." + m.tag + "." + KeyID(key) + "."
+	head := ""
+	if m.tag != "" {
+		head = sealedVersion + "." + m.tag + "." + KeyID(key) + "."
+	}
 	in := f
 	out := record.Field{Name: e.Field + e.Suffix, Kind: record.Text, Nullable: f.Nullable, Key: f.Key}
 	b.replace(i, out, perRun(func() kernel {
-		s := &sealer{field: &in, head: []byte(head), bound: []byte(head + domain)}
-		if name == methodGCM {
-			s.box = &xaes{key: key, random: rand.Reader}
-		} else {
-			s.box, s.same = newSIV(key), true
-		}
+		s := &sealer{field: &in, head: []byte(head), bound: []byte(head + domain), same: m.same, box: m.box(key)}
 		return s.cells
 	}))
 }
@@ -112,8 +122,11 @@ func (s *sealer) cells(dst, src *record.Vector, done twin, no refuse) {
 			continue
 		}
 		s.sealed = s.box.seal(s.sealed[:0], s.text, s.bound)
-		dst.Data = append(dst.Data, s.head...)
-		dst.Data = base64.RawURLEncoding.AppendEncode(dst.Data, s.sealed)
+		if len(s.head) == 0 {
+			dst.Data = hex.AppendEncode(dst.Data, s.sealed)
+		} else {
+			dst.Data = base64.RawURLEncoding.AppendEncode(append(dst.Data, s.head...), s.sealed)
+		}
 		dst.State, dst.Offs = append(dst.State, record.Present), append(dst.Offs, int32(len(dst.Data)))
 	}
 }
@@ -127,6 +140,17 @@ func SealedKeyID(sealed string) (string, bool) {
 		return "", false
 	}
 	return parts[2], true
+}
+
+// DecryptLegacy opens a ciphertext of the methods aes-cbc and aes-ctr. They
+// are not authenticated: of a wrong key aes-ctr gives noise, and aes-cbc mostly an error.
+func DecryptLegacy(method, sealed string, key []byte) ([]byte, error) {
+	m, ok := encryptMethods[method]
+	body, err := hex.DecodeString(sealed)
+	if err != nil || !ok || m.tag != "" || !m.fits(len(key)) {
+		return nil, errSealed
+	}
+	return m.box(key).open(body, nil)
 }
 
 // Decrypt opens a ciphertext of an encrypt rule. domain is that of the rule:
@@ -143,14 +167,9 @@ func Decrypt(sealed string, key []byte, domain string) ([]byte, error) {
 		return nil, errSealed
 	}
 	for _, m := range encryptMethods {
-		if m.tag != parts[1] || !m.fits(len(key)) {
-			continue
+		if m.tag == parts[1] && m.fits(len(key)) {
+			return m.box(key).open(body, []byte(strings.Join(parts[:3], ".")+"."+domain))
 		}
-		var b box = &xaes{key: key, random: rand.Reader}
-		if m.tag == "siv" {
-			b = newSIV(key)
-		}
-		return b.open(body, []byte(strings.Join(parts[:3], ".")+"."+domain))
 	}
 	return nil, errSealed
 }

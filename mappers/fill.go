@@ -56,15 +56,15 @@ func (b *builder) constant(c *Constant) {
 	if !ok {
 		return
 	}
-	b.create(f, func(dst int) step { return &constantStep{dst: dst, width: f.Kind.Width(), value: value} })
+	b.create(nil, f, func(dst int) step { return &constantStep{dst: dst, width: f.Kind.Width(), value: value} })
 }
 
-// create adds a column of field f whose cells a step computes.
-func (b *builder) create(f record.Field, make func(dst int) step) {
+// create adds a column of field f whose cells a step computes from some slots.
+func (b *builder) create(read []int, f record.Field, make func(dst int) step) {
 	dst := len(b.slots)
 	b.slots = append(b.slots, f)
 	b.cols = append(b.cols, column{field: f, slot: dst})
-	b.add(func() step { return make(dst) })
+	b.add(read, func() step { return make(dst) })
 }
 
 type constantStep struct {
@@ -102,7 +102,7 @@ func (b *builder) concat(c *Concat) {
 	if !b.free("field", c.Field, -1) {
 		return
 	}
-	b.create(record.Field{Name: c.Field, Kind: record.Text, Nullable: true}, func(dst int) step {
+	b.create(s.src, record.Field{Name: c.Field, Kind: record.Text, Nullable: true}, func(dst int) step {
 		own := s
 		own.dst, own.name = dst, c.Field
 		return &own

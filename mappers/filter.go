@@ -1,6 +1,11 @@
 package mappers
 
-import "github.com/sluice-data/sluice/record"
+import (
+	"maps"
+	"slices"
+
+	"github.com/sluice-data/sluice/record"
+)
 
 func (b *builder) filter(f *Filter) {
 	c, syntax := parseCondition(f.Where)
@@ -14,7 +19,7 @@ func (b *builder) filter(f *Filter) {
 		b.errs[len(b.errs)-1].Offset = err.offset
 		return
 	}
-	b.add(func() step { return &filter{where: where} })
+	b.add(slices.Collect(maps.Keys(bind.read)), func() step { return &filter{where: where} })
 }
 
 // filter keeps the rows for which its condition is true. It is right for

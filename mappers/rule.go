@@ -57,8 +57,8 @@ type Hash struct {
 // that a holder of the key needs nothing else to read it.
 type Encrypt struct {
 	Field  string   `yaml:"field" required:"true" doc:"The field to encrypt; the result is a text field; * stands for any characters."`
-	Method string   `yaml:"method" enum:"aes-gcm,aes-siv" default:"aes-gcm" doc:"aes-gcm gives another ciphertext every time; aes-siv gives equal values equal ciphertexts, so that they can be joined and be keys."`
-	Key    keys.Ref `yaml:"key" required:"true" doc:"Reference to the secret key: 16 or 32 bytes for aes-gcm, 32 or 64 for aes-siv."`
+	Method string   `yaml:"method" enum:"aes-gcm,aes-siv,aes-cbc,aes-ctr" default:"aes-gcm" doc:"aes-gcm gives another ciphertext every time; aes-siv gives equal values equal ciphertexts, so that they can be joined and be keys; aes-cbc and aes-ctr write what Airbyte writes, which nothing protects from changes."`
+	Key    keys.Ref `yaml:"key" required:"true" doc:"Reference to the secret key: 32 bytes for aes-gcm, 32, 48 or 64 for aes-siv, 16, 24 or 32 for the others."`
 	Domain string   `yaml:"domain" doc:"The place a ciphertext is bound to; the default is stream and field. Fields of one domain can be joined."`
 	Suffix string   `yaml:"suffix" doc:"Appended to the field's name; empty keeps the name."`
 }

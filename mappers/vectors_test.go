@@ -18,11 +18,11 @@ func TestVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var v struct{ Digests, SIV, XAES []vector }
+	var v struct{ Digests, SIV, XAES, Legacy []vector }
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Digests) < 60 || len(v.SIV) < 20 || len(v.XAES) < 10 {
+	if len(v.Digests) < 60 || len(v.SIV) < 20 || len(v.XAES) < 10 || len(v.Legacy) < 60 {
 		t.Fatalf("too few vectors: %d, %d, %d", len(v.Digests), len(v.SIV), len(v.XAES))
 	}
 	s := schemaOf("id int64 key, x text")
@@ -57,6 +57,16 @@ func TestVectors(t *testing.T) {
 			t.Errorf("siv of %q does not open: %v", d.Text, err)
 		}
 	}
+	for _, d := range v.Legacy {
+		random := bytes.NewReader(bytes.Repeat(unhex(d.Nonce), 128))
+		got := hex.EncodeToString(newLegacyAES(unhex(d.Key), random, d.Method == methodCTR).seal(nil, []byte(d.Text), nil))
+		if got != d.Hex {
+			t.Errorf("%s of %q: got %s, want %s", d.Method, d.Text, got, d.Hex)
+		}
+		if back, err := DecryptLegacy(d.Method, got, unhex(d.Key)); err != nil || string(back) != d.Text {
+			t.Errorf("%s of %q does not open: %v", d.Method, d.Text, err)
+		}
+	}
 	for _, d := range v.XAES {
 		x := &xaes{key: unhex(d.Key), random: bytes.NewReader(unhex(d.Nonce))}
 		x.begin()
@@ -68,6 +78,37 @@ func TestVectors(t *testing.T) {
 		}
 		if back, err := x.open(got, []byte(d.Bound)); err != nil || string(back) != d.Text {
 			t.Errorf("xaes of %q does not open: %v", d.Text, err)
+		}
+	}
+}
+
+// TestLegacyNeverRepeatsAnIV: more values than are prepared at once.
+func TestLegacyNeverRepeatsAnIV(t *testing.T) {
+	s := schemaOf("id int64 key, x text")
+	var rows []string
+	for range 300 {
+		rows = append(rows, "insert | 1, same", "update | 1, same | 1, same")
+	}
+	for _, method := range []string{methodCBC, methodCTR} {
+		out, _, _ := mustApply(t, mustCompile(t, s, Protect, Rule{Encrypt: &Encrypt{Field: "x", Method: method, Key: ref("k")}}), batchOf(t, s, rows...))
+		seen := map[string]bool{}
+		for _, v := range []*record.Vector{out.After[1], out.Before[1]} {
+			for i, st := range v.State {
+				if st != record.Present {
+					continue
+				}
+				sealed := string(v.Value(i))
+				if seen[sealed[:32]] {
+					t.Fatalf("%s: an IV was used twice", method)
+				}
+				seen[sealed[:32]] = true
+				if back, err := DecryptLegacy(method, sealed, testRing["k"]); err != nil || string(back) != "same" {
+					t.Fatalf("%s does not open: %v", method, err)
+				}
+			}
+		}
+		if len(seen) != 900 {
+			t.Errorf("%s: %d values", method, len(seen))
 		}
 	}
 }

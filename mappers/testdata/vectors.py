@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 
 texts = ["", "a", "abc", "ann@shop.example", "Ümläut ß 漢字 🙂", "line\nbreak\ttab\x00nul", "x" * 63, "y" * 64, "z" * 1000, "12.50"]
 key = b"0123456789abcdef0123456789abcdef"
-out = {"digests": [], "siv": [], "xaes": []}
+out = {"digests": [], "siv": [], "xaes": [], "legacy": []}
 names = {"md5": "md5", "sha1": "sha1", "sha224": "sha224", "sha256": "sha256", "sha384": "sha384", "sha512": "sha512"}
 for t in texts:
     for n, h in names.items():
@@ -43,6 +43,14 @@ assert xaes(b"\x01" * 32, b"ABCDEFGHIJKLMNOPQRSTUVWX", b"XAES-256-GCM", b"").hex
 for t in texts:
     n = hashlib.sha256(t.encode()).digest()[:24]
     out["xaes"].append({"key": key.hex(), "nonce": n.hex(), "text": t, "bound": "place", "hex": xaes(key, n, t.encode(), b"place").hex()})
+from cryptography.hazmat.primitives.padding import PKCS7
+for t in texts:
+    for size in (16, 24, 32):
+        k, iv = bytes(range(size)), hashlib.md5(t.encode()).digest()
+        p = PKCS7(128).padder()
+        for method, mode, plain in (("aes-cbc", modes.CBC(iv), p.update(t.encode()) + p.finalize()), ("aes-ctr", modes.CTR(iv), t.encode())):
+            e = Cipher(algorithms.AES(k), mode).encryptor()
+            out["legacy"].append({"method": method, "key": k.hex(), "nonce": iv.hex(), "text": t, "hex": (iv + e.update(plain) + e.finalize()).hex()})
 with open(os.path.join(os.path.dirname(__file__), "vectors.json"), "w") as f:
     json.dump(out, f, indent=1, ensure_ascii=True)
     f.write("\n")

@@ -158,13 +158,14 @@ func (d *Decoder) open(v []byte) (envelope, error) {
 	if !ok {
 		return d.head.scan(v)
 	}
-	// The usual forms: no old row, or an old row and no new one.
-	if at := len(litNoBefore); at < end && hasLiteral(v, 0, litNoBefore) && v[at] == '{' {
+	// The usual forms: no old row, or of a delete an old row and no new one. The
+	// row is read in full, and must end where the envelope goes on.
+	if at := len(litNoBefore); head.Op != OpDelete && at < end && hasLiteral(v, 0, litNoBefore) && v[at] == '{' {
 		return envelope{head: head, after: at, end: end}, nil
 	}
 	at := len(litBefore)
 	end -= len(litNoAfter)
-	if at < end && hasLiteral(v, 0, litBefore) && v[at] == '{' && hasLiteral(v, end, litNoAfter) {
+	if head.Op == OpDelete && at < end && hasLiteral(v, 0, litBefore) && v[at] == '{' && hasLiteral(v, end, litNoAfter) {
 		return envelope{head: head, before: at, end: end}, nil
 	}
 	return d.head.scan(v)

@@ -53,14 +53,6 @@ type children struct {
 func (c *children) ensure(ctx context.Context, k childKind) (addr string, err error) {
 	err = editRun(c.dir, func(r *runFile) error {
 		have := r.Children[k.name]
-		if have == nil || !alive(have.PID, have.Started) {
-			// A sluice that was killed just after it had started the child could
-			// not write it down; the child has, or will.
-			if own := c.incumbent(ctx, k); own != nil {
-				have = own
-				r.Children[k.name] = own
-			}
-		}
 		if have != nil && alive(have.PID, have.Started) {
 			addr = loopback(have.Port)
 			err := c.wait(ctx, k, have, nil)
@@ -102,6 +94,11 @@ func (c *children) incumbent(ctx context.Context, k childKind) *child {
 func (c *children) start(ctx context.Context, k childKind, before *child) (*child, error) {
 	var last error
 	for attempt := range 3 {
+		// A sluice that was killed just after it had started the child could
+		// not write it down; the child has, or will, and may have won against ours.
+		if own := c.incumbent(ctx, k); own != nil {
+			return own, c.wait(ctx, k, own, nil)
+		}
 		port := 0
 		if before != nil && attempt == 0 {
 			port = before.Port

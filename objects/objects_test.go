@@ -59,7 +59,7 @@ func runWithGateway(m *testing.M) int {
 		panic(err)
 	}
 	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Process.Kill() // its folder goes with it
 		_ = cmd.Wait()
 	}()
 	addr, err := bufio.NewReader(out).ReadString('\n')

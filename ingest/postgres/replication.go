@@ -254,9 +254,17 @@ func (r *replication) status(lsn uint64, answer bool, now time.Time) error {
 	return r.send('d', b)
 }
 
-// close ends the connection; the server frees the slot at once when it is told.
+// close ends the connection and waits a moment for the server to do the same,
+// so that the slot is free for whoever comes next.
 func (r *replication) close() {
-	r.send('c', nil)
-	r.send('X', nil)
-	r.conn.Close()
+	defer r.conn.Close()
+	if r.send('c', nil) != nil || r.send('X', nil) != nil {
+		return
+	}
+	r.conn.SetReadDeadline(time.Now().Add(time.Second))
+	for {
+		if _, err := r.conn.Read(r.buf); err != nil {
+			return
+		}
+	}
 }

@@ -47,6 +47,8 @@ func (s *Source) run(ctx context.Context, out Output) error {
 func (ss *session) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	// The server frees locks some time after the connection; the next start may be sooner.
+	_, _ = ss.conn.Exec(ctx, `SELECT pg_advisory_unlock_all()`)
 	ss.conn.Close(ctx)
 }
 
@@ -350,13 +352,9 @@ func (ss *session) loadBeside(ctx context.Context, load, others []*table) error 
 	return err
 }
 
-// watchEvery is how often the publication is looked at. PostgreSQL 18 goes on
-// without a word when it is dropped, older servers stop at the next change.
-const watchEvery = 10 * time.Second
-
 // watch parks streams whose table has left the publication, as their changes no longer come.
 func (ss *session) watch(done, ctx context.Context) error {
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(ss.s.watchEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -148,10 +148,16 @@ func TestHardValuesAreEqualFromBackfillAndStream(t *testing.T) {
 	of := hardTables(t, conn)
 	for _, table := range []string{"hard_text", "hard_binary"} {
 		t.Run(table, func(t *testing.T) {
+			absent := map[int]bool{}
 			insert := func(base int) {
 				for i, h := range hard {
 					if table == "hard_text" || of[i] == table {
-						run(t, conn, fmt.Sprintf("INSERT INTO %s (id, c%d) VALUES (%d, (%s)::%s)", table, i, base+i, h.literal, h.typ))
+						_, err := conn.Exec(context.Background(), fmt.Sprintf("INSERT INTO %s (id, c%d) VALUES (%d, (%s)::%s)", table, i, base+i, h.literal, h.typ))
+						if sqlState(err) == "0A000" { // servers may be built without xml
+							absent[i] = true
+						} else if err != nil {
+							t.Fatal(h.typ, err)
+						}
 					}
 				}
 			}
@@ -171,7 +177,7 @@ func TestHardValuesAreEqualFromBackfillAndStream(t *testing.T) {
 				byID[e.cells[0]] = e
 			}
 			for i, h := range hard {
-				if table == "hard_text" || of[i] == table {
+				if !absent[i] && (table == "hard_text" || of[i] == table) {
 					checkHard(t, conn, i, h.want, h.kind, byID[fmt.Sprint(i)], byID[fmt.Sprint(1000+i)])
 				}
 			}

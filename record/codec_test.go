@@ -229,6 +229,7 @@ func TestRefusedEnvelopes(t *testing.T) {
 		`{"op":"d","before":null}`:            "missing in the old row",
 		`{"op":"c","after":{"id":1},"source":{"schema_id":"other"}}`: "another schema",
 		`{"op":"c","after":{"id":1},"source":{"pos":"1/2"}}`:         "not a Debezium envelope",
+		`{"before":null,"after":{"id":1,"x":"y,"z":1},"op":"t"}`:     "not valid JSON",
 	} {
 		b := NewBatch(s, nil)
 		err := NewDecoder(s).Append(b, nil, []byte(value), nil)

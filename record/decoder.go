@@ -160,7 +160,7 @@ func (d *Decoder) open(v []byte) (envelope, error) {
 	}
 	// The usual forms: no old row, or of a delete an old row and no new one. The
 	// row is read in full, and must end where the envelope goes on.
-	if at := len(litNoBefore); head.Op != OpDelete && at < end && hasLiteral(v, 0, litNoBefore) && v[at] == '{' {
+	if at := len(litNoBefore); head.Op < OpDelete && at < end && hasLiteral(v, 0, litNoBefore) && v[at] == '{' {
 		return envelope{head: head, after: at, end: end}, nil
 	}
 	at := len(litBefore)

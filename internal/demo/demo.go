@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sluice-data/sluice/progress"
 )
 
 //go:embed shop.sql
@@ -66,7 +68,7 @@ type demo struct {
 // Run runs the demo and returns its report. The report's OK is false when
 // anything differs; an error means that the demo could not be run to its end.
 func Run(ctx context.Context, c Config) (Report, error) {
-	d := &demo{Config: c, started: time.Now(), screen: &screen{out: c.Out, lively: c.Lively}}
+	d := &demo{Config: c, started: time.Now(), screen: &screen{out: c.Out, lively: c.Lively, last: time.Now()}}
 	report, err := d.run(ctx)
 	report.Seconds = time.Since(d.started).Round(100 * time.Millisecond).Seconds()
 	if err != nil {
@@ -257,8 +259,8 @@ func (d *demo) firstLoad(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, loadLimit, errors.New("the first load takes too long"))
 	defer cancel()
 	began := time.Now()
-	loaded := map[string]bool{}
-	for len(loaded) < len(d.tables) {
+	loaded := map[string]time.Duration{}
+	for {
 		if err := d.sluice.pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
@@ -266,25 +268,36 @@ func (d *demo) firstLoad(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, t := range d.tables {
-			done := min(status.delivered(t.name), t.rows)
-			if done < t.rows || loaded[t.name] {
-				continue
-			}
-			state, err := d.sluice.table(ctx, t.name)
-			if err != nil {
-				return err
-			}
-			if state.records >= t.rows {
-				loaded[t.name] = true
-				took := time.Since(began)
-				d.screen.line("first load   %-13s %9s  100 %%  %7s  %s rows/s", t.name, grouped(t.rows), seconds(took), grouped(int64(float64(t.rows)/took.Seconds())))
-			}
-		}
 		if status.trouble != "" {
 			return errors.New(status.trouble)
 		}
-		d.screen.status("first load   %s", status.progress(d.tables))
+		lines := make([]string, len(d.tables))
+		for i, t := range d.tables {
+			done := min(status.row(progress.Sink, t.name).Delivered, t.rows)
+			took, ready := loaded[t.name]
+			if !ready && done == t.rows {
+				state, err := d.sluice.table(ctx, t.name)
+				if err != nil {
+					return err
+				}
+				// Delivered is counted; loaded is what a reader of the catalog finds.
+				if state.records >= t.rows {
+					took, ready = time.Since(began), true
+					loaded[t.name] = took
+				}
+			}
+			if !ready {
+				took = time.Since(began)
+			}
+			lines[i] = fmt.Sprintf("first load   %-13s %9s %s %3d %%  %7s  %9s rows/s", t.name, grouped(t.rows), bar(done, t.rows),
+				100*done/t.rows, seconds(took), grouped(int64(float64(done)/took.Seconds())))
+		}
+		if len(loaded) == len(d.tables) {
+			for _, l := range lines {
+				d.screen.line("%s", l)
+			}
+			return nil
+		}
+		d.screen.block(lines)
 	}
-	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-data/sluice/progress"
 )
 
 // pollEvery is how often the catalog is asked for new snapshots; measured
@@ -59,50 +61,72 @@ func (d *demo) live(ctx context.Context) (freshness, error) {
 	})
 	fresh := freshness{}
 	g.Go(func() error {
-		seen := map[string]int{} // steps of a table that are visible
-		shown, began := time.Now(), time.Now()
-		var deadline time.Time
-		for {
-			if err := d.sluice.pause(ctx, pollEvery); err != nil {
-				return err
-			}
-			missing := 0
-			for _, t := range d.tables {
-				state, err := d.sluice.table(ctx, t.name)
-				if err != nil {
-					return err
-				}
-				at := time.Now()
-				mu.Lock()
-				for seen[t.name] < len(steps) && state.applied >= steps[seen[t.name]].before {
-					fresh[t.name] = append(fresh[t.name], at.Sub(steps[seen[t.name]].committed))
-					seen[t.name]++
-				}
-				missing = max(missing, len(steps)-seen[t.name])
-				mu.Unlock()
-			}
+		w := watch{demo: d, fresh: fresh, seen: map[string]int{}, before: map[string]int64{}, shown: time.Now()}
+		return w.run(ctx, func() ([]step, bool) {
 			mu.Lock()
-			all, ended := len(steps), over
-			mu.Unlock()
-			if ended && missing == 0 {
-				d.screen.line("live         %s for %s, all of it in the lake", count(all, "transaction"), seconds(d.Live))
-				return nil
-			}
-			if ended && deadline.IsZero() {
-				deadline = time.Now().Add(drainLimit)
-			}
-			if ended && time.Now().After(deadline) {
-				return errors.New("the lake does not catch up with the last changes")
-			}
-			if every := d.screen.every(); time.Since(shown) > every {
-				shown = time.Now()
-				if err := d.showLive(ctx, time.Since(began), missing); err != nil {
-					return err
-				}
-			}
-		}
+			defer mu.Unlock()
+			return steps, over
+		})
 	})
 	return fresh, g.Wait()
+}
+
+// watch looks at the catalog and notes when each step has become visible.
+type watch struct {
+	*demo
+	fresh  freshness
+	seen   map[string]int   // steps of a table that are visible
+	before map[string]int64 // records of a table when they were shown last
+	shown  time.Time
+}
+
+// run returns when every step is visible; made returns the steps and whether the last one is among them.
+func (w *watch) run(ctx context.Context, made func() (steps []step, over bool)) error {
+	var deadline time.Time
+	for {
+		if err := w.sluice.pause(ctx, pollEvery); err != nil {
+			return err
+		}
+		missing := map[string]int{}
+		for _, t := range w.tables {
+			state, err := w.sluice.table(ctx, t.name)
+			if err != nil {
+				return err
+			}
+			at := time.Now()
+			steps, _ := made()
+			n := w.seen[t.name]
+			for ; n < len(steps) && state.applied >= steps[n].before; n++ {
+				w.fresh[t.name] = append(w.fresh[t.name], at.Sub(steps[n].committed))
+			}
+			w.seen[t.name], missing[t.name] = n, len(steps)-n
+		}
+		steps, over := made()
+		switch {
+		case over && w.allSeen(len(steps)):
+			w.screen.line("live         %s in %s, all of them in the lake", count(len(steps), "transaction"), seconds(w.Live))
+			return nil
+		case over && deadline.IsZero():
+			deadline = time.Now().Add(drainLimit)
+		case over && time.Now().After(deadline):
+			return errors.New("the lake does not catch up with the last changes")
+		}
+		if since := time.Since(w.shown); since > w.screen.pace() {
+			w.shown = time.Now()
+			if err := w.showLive(ctx, w.before, since, missing); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (w *watch) allSeen(steps int) bool {
+	for _, t := range w.tables {
+		if w.seen[t.name] < steps {
+			return false
+		}
+	}
+	return true
 }
 
 // step makes one transaction of changes.
@@ -125,8 +149,8 @@ func (d *demo) step(ctx context.Context, n int64, orders, touched int) (step, er
 	return s, err
 }
 
-// showLive says how fast changes come and how far the lake is behind.
-func (d *demo) showLive(ctx context.Context, since time.Duration, missing int) error {
+// showLive says for each table what has arrived, how fast, and how far the lake is behind.
+func (d *demo) showLive(ctx context.Context, before map[string]int64, since time.Duration, missing map[string]int) error {
 	s, err := d.sluice.status(ctx)
 	if err != nil {
 		return err
@@ -134,18 +158,15 @@ func (d *demo) showLive(ctx context.Context, since time.Duration, missing int) e
 	if s.trouble != "" {
 		return errors.New(s.trouble)
 	}
-	var delivered int64
-	newest := time.Duration(0)
+	var lines []string
 	for _, t := range d.tables {
-		r := s.row("sink", t.name)
-		delivered += r.Delivered
-		age := time.Duration(r.CommitAge * float64(time.Second))
-		if newest == 0 || age < newest {
-			newest = age
-		}
+		r := s.row(progress.Sink, t.name)
+		lines = append(lines, fmt.Sprintf("live         %-13s %9s records  %6s rows/s  behind %s  snapshot %d, %s ago", t.name, grouped(r.Delivered),
+			grouped(int64(float64(r.Delivered-before[t.name])/since.Seconds())), seconds(time.Duration(missing[t.name])*stepEvery),
+			r.Commits, seconds(time.Duration(r.CommitAge*float64(time.Second)))))
+		before[t.name] = r.Delivered
 	}
-	d.screen.status("live         %4.0f s · %s records delivered · %s behind · last snapshot %s ago",
-		since.Seconds(), grouped(delivered), seconds(time.Duration(missing)*stepEvery), seconds(newest))
+	d.screen.block(lines)
 	return nil
 }
 

@@ -155,19 +155,6 @@ func (s *status) row(side progress.Side, table string) progress.Row {
 	return progress.Row{}
 }
 
-func (s *status) delivered(table string) int64 { return s.row(progress.Sink, table).Delivered }
-
-// progress says how far the first load is, in one line.
-func (s *status) progress(tables []table) string {
-	var parts []string
-	for _, t := range tables {
-		if done := min(s.delivered(t.name), t.rows); done < t.rows {
-			parts = append(parts, fmt.Sprintf("%s %d %%", t.name, 100*done/t.rows))
-		}
-	}
-	return strings.Join(parts, " · ")
-}
-
 func (p *pipeline) get(ctx context.Context, url string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -4,16 +4,18 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
-// screen writes lines that stay and, on a terminal, one line that changes.
+// screen writes lines that stay and, on a terminal, a few that change.
 type screen struct {
 	out    io.Writer
 	lively bool
 	mu     sync.Mutex
-	open   bool // the changing line is on the screen
+	open   int       // changing lines on the screen
+	last   time.Time // of the last block without a terminal
 }
 
 // line writes a line that stays.
@@ -24,32 +26,47 @@ func (s *screen) line(format string, args ...any) {
 	fmt.Fprintf(s.out, format+"\n", args...)
 }
 
-// status shows what is going on right now: over itself on a terminal, else as
-// a line of its own, which the caller paces by every.
-func (s *screen) status(format string, args ...any) {
+// block shows what is going on right now: over itself on a terminal, else
+// every few seconds, so that a log stays short.
+func (s *screen) block(lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.lively {
+	if !s.lively && time.Since(s.last) < s.pace() {
 		return
 	}
+	s.last = time.Now()
 	s.clear()
-	fmt.Fprintf(s.out, format, args...)
-	s.open = true
+	for _, l := range lines {
+		fmt.Fprintln(s.out, l)
+	}
+	if s.lively {
+		s.open = len(lines)
+	}
 }
 
-// every is how often the changing line may change.
-func (s *screen) every() time.Duration {
+// pace is how often progress is worth a block.
+func (s *screen) pace() time.Duration {
 	if s.lively {
-		return 500 * time.Millisecond
+		return time.Second
 	}
 	return 5 * time.Second
 }
 
 func (s *screen) clear() {
-	if s.open {
-		fmt.Fprint(s.out, "\r\x1b[K")
-		s.open = false
+	if s.open > 0 {
+		fmt.Fprintf(s.out, "\x1b[%dA\x1b[J", s.open)
+		s.open = 0
 	}
+}
+
+// bar draws how much of all is done.
+func bar(done, all int64) string {
+	const width = 10
+	full := width
+	if all > 0 {
+		full = int(width * done / all)
+	}
+	return strings.Repeat("█", full) + strings.Repeat("─", width-full)
 }
 
 // seconds writes a duration as 2.1 s.

@@ -156,6 +156,7 @@ def list_text(con, name, kind, hint):
 def prepare(con):
     con.execute("SET TimeZone = 'UTC'") if con.execute("SELECT 1 FROM duckdb_settings() WHERE name = 'TimeZone'").fetchall() else None
     con.execute("SET preserve_insertion_order = true")
+    con.execute("SET enable_progress_bar = false")  # it would write between the answers
     con.create_function("float_bits", float_bits, ["DOUBLE"], "UBIGINT", type="arrow", null_handling="special")
     con.create_function("json_text", each(json_text), ["VARCHAR"], "VARCHAR", type="arrow", null_handling="special")
     con.create_function("number_text", each(plain), ["VARCHAR"], "VARCHAR", type="arrow", null_handling="special")

@@ -177,7 +177,7 @@ func (c *checker) leaks(rules []Rule) {
 				continue
 			}
 			for n, f := range rules[i].Concat.Fields {
-				if slices.ContainsFunc(rules[j].Names(), func(name string) bool { return selects(name, f) }) {
+				if slices.ContainsFunc(rules[j].Names(), func(name string) bool { return speaksOf(name, f) }) {
 					c.rule, c.kind = i, "concat"
 					c.fail(at("fields", n), f, CodeLeak, "%s is copied before rule %d (%s) protects it; move that rule up", f, j+1, rules[j].Kind())
 				}
@@ -196,12 +196,17 @@ func (c *checker) known(rules []Rule, fields []string) {
 			continue
 		}
 		for _, n := range r.Names() {
-			if !slices.Contains(names, n) && !(isPattern(n) && r.takesPatterns()) {
+			if !slices.Contains(names, n) && !(r.takesPatterns() && (isPattern(n) || insideOne(n, names))) {
 				c.fail("", n, CodeMissing, "the stream has no field %s here%s", n, suggest(n, names))
 			}
 		}
 		names = namesAfter(r, names)
 	}
+}
+
+// insideOne reports whether name may be a path into one of names.
+func insideOne(name string, names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(name, n+".") })
 }
 
 // namesAfter returns the field names that r leaves.

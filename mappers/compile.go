@@ -78,7 +78,7 @@ func trimLive(plan []planned, out []int) {
 // that rule's from its first value on.
 func Named(rules []Rule, field string) bool {
 	return slices.ContainsFunc(rules, func(r Rule) bool {
-		return slices.ContainsFunc(r.Names(), func(name string) bool { return selects(name, field) })
+		return slices.ContainsFunc(r.Names(), func(name string) bool { return speaksOf(name, field) })
 	})
 }
 
@@ -106,13 +106,16 @@ type builder struct {
 func (b *builder) compile(r *Rule) {
 	switch {
 	case r.Hash != nil:
+		if b.inside("field", r.Hash.Field, func(sub *builder) { sub.hash(r.Hash) }) {
+			return
+		}
 		for _, name := range b.selected("field", r.Hash.Field) {
 			one := *r.Hash
 			one.Field = name
 			b.hash(&one)
 		}
 	case r.Drop != nil:
-		b.drop(r.Drop.Fields)
+		b.drop(b.outside(r.Drop.Fields, func(sub *builder, _ string) { sub.cols = nil }))
 	case r.Keep != nil:
 		b.keep(r.Keep.Fields)
 	case r.Allow != nil:
@@ -122,19 +125,29 @@ func (b *builder) compile(r *Rule) {
 	case r.Filter != nil:
 		b.filter(r.Filter)
 	case r.Encrypt != nil:
+		if b.inside("field", r.Encrypt.Field, func(sub *builder) { sub.encrypt(r.Encrypt) }) {
+			return
+		}
 		for _, name := range b.selected("field", r.Encrypt.Field) {
 			one := *r.Encrypt
 			one.Field = name
 			b.encrypt(&one)
 		}
 	case r.Mask != nil:
+		if b.inside("field", r.Mask.Field, func(sub *builder) { sub.mask(r.Mask) }) {
+			return
+		}
 		for _, name := range b.selected("field", r.Mask.Field) {
 			one := *r.Mask
 			one.Field = name
 			b.mask(&one)
 		}
 	case r.Redact != nil:
-		b.redact(r.Redact)
+		one := *r.Redact
+		one.Fields = b.outside(one.Fields, func(sub *builder, name string) {
+			sub.redact(&Redact{Fields: []string{name}, With: one.With})
+		})
+		b.redact(&one)
 	case r.Cast != nil:
 		b.cast(r.Cast)
 	case r.Default != nil:

@@ -132,7 +132,10 @@ var castTargets = []string{"text", "bool", "int16", "int32", "int64", "float32",
 // drawRule draws a rule for a schema; many do not fit and fail to compile, which is fine.
 func drawRule(t *rapid.T, s *record.Schema) Rule {
 	name := s.Fields[rapid.IntRange(0, len(s.Fields)-1).Draw(t, "field")].Name
-	switch rapid.IntRange(0, 11).Draw(t, "rule") {
+	switch rapid.IntRange(0, 12).Draw(t, "rule") {
+	case 12:
+		return Rule{Hash: &Hash{Field: rapid.SampledFrom([]string{"k_json.a", "k_json.a.a", "k_json.b"}).Draw(t, "path"), Method: "md5",
+			Normalize: rapid.SampledFrom([]string{"", "phone"}).Draw(t, "normalize")}}
 	case 0:
 		m := rapid.SampledFrom([]string{"sha256", "md5", "md2", "hmac-sha256", "sha512"}).Draw(t, "method")
 		h := &Hash{Field: name, Method: m, Suffix: rapid.SampledFrom([]string{"", "_h"}).Draw(t, "suffix"),

@@ -44,7 +44,7 @@ type Rule struct {
 // texts. They can be reversed by trying all values of a small domain such as
 // phone numbers: prefer the keyed methods.
 type Hash struct {
-	Field     string   `yaml:"field" required:"true" doc:"The field to hash; the result is a text field; * stands for any characters, so that *email* means all such fields."`
+	Field     string   `yaml:"field" required:"true" doc:"The field to hash; the result is a text field; * stands for any characters, so that *email* means all such fields; profile.email is a field inside a json field."`
 	Method    string   `yaml:"method" enum:"hmac-sha256,hmac-sha512,sha256,sha512,sha384,sha224,sha1,md5,md2" default:"hmac-sha256" doc:"The digest; the hmac methods need a key and cannot be reversed by guessing."`
 	Key       keys.Ref `yaml:"key" doc:"Reference to the secret key of an hmac method, at least 16 bytes."`
 	Salt      string   `yaml:"salt" doc:"Text put before every value, for example one per tenant; it is no secret."`

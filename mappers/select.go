@@ -41,6 +41,11 @@ func selects(name, field string) bool {
 	return name == field || isPattern(name) && matches(name, field)
 }
 
+// speaksOf is selects, and true too for a path into field.
+func speaksOf(name, field string) bool {
+	return selects(name, field) || strings.HasPrefix(name, field+".")
+}
+
 // selected returns the names of the fields that name speaks of. A plain name
 // that is missing is a mistake; a pattern may wait for its first field.
 func (b *builder) selected(path, name string) []string {
@@ -56,6 +61,9 @@ func (b *builder) selected(path, name string) []string {
 // expand returns all fields that a list of names speaks of, each once.
 func (b *builder) expand(names []string) (fields, paths []string) {
 	for i, name := range names {
+		if name == "" {
+			continue // a path, which was handled before
+		}
 		for _, f := range b.selected(at("fields", i), name) {
 			if !slices.Contains(fields, f) {
 				fields, paths = append(fields, f), append(paths, at("fields", i))

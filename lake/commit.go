@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"strconv"
 
@@ -96,10 +97,8 @@ func (t *Table) flush(ctx context.Context, marks map[int32]record.Mark) (map[int
 
 // idle reports whether there is nothing to commit.
 func (t *Table) idle(texts map[int32]string) bool {
-	for p, text := range texts {
-		if t.marks[p] != text {
-			return false
-		}
+	if len(texts) > 0 {
+		return false
 	}
 	for _, p := range t.parts {
 		if len(p.drops)+len(p.pending) > 0 {
@@ -136,13 +135,15 @@ func (t *Table) countMarks(marks map[int32]record.Mark) (map[int32]record.Mark, 
 		m.Counts.Superseded += p.written - d
 		out[n] = m
 	}
-	texts := make(map[int32]string, len(out))
+	texts := map[int32]string{} // only what moved: an old mark must not undo another writer's
 	for n, m := range out {
 		b, err := json.Marshal(m)
 		if err != nil {
 			return nil, nil, fmt.Errorf("flush %s: spell mark: %w", t.cfg.Table, err)
 		}
-		texts[n] = string(b)
+		if text := string(b); text != t.marks[n] {
+			texts[n] = text
+		}
 	}
 	return out, texts, nil
 }
@@ -218,7 +219,7 @@ func (c *commit) look(ctx context.Context) (done bool, err error) {
 		t.files, c.asked = nil, true
 		return true, nil
 	}
-	if err := t.checkMarks(); err != nil {
+	if err := t.checkMarks(maps.Keys(c.texts)); err != nil {
 		return false, err
 	}
 	if snapshotID(t.tbl) == before {
@@ -258,15 +259,15 @@ func (c *commit) hasFiles() bool {
 	return len(c.t.done)+len(c.deletes.files)+len(c.removed) > 0
 }
 
-// checkMarks reports whether the stored marks are those this writer started from.
-// Invariant 11: the loser of two writers is fenced by the table itself.
-func (t *Table) checkMarks() error {
+// checkMarks reports whether the stored marks of parts are those this writer
+// started from. Invariant 11: the loser of two writers is fenced by the table itself.
+func (t *Table) checkMarks(parts iter.Seq[int32]) error {
 	if t.lake.cfg.Unsafe.NoMarks {
 		return nil
 	}
 	props := t.tbl.Properties()
-	for p, text := range t.marks {
-		if props[t.markKey(p)] != text {
+	for p := range parts {
+		if props[t.markKey(p)] != t.marks[p] {
 			return fmt.Errorf("table %s, partition %d of %s: %w", t.cfg.Table, p, t.cfg.Topic, record.ErrFenced)
 		}
 	}

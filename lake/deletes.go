@@ -207,7 +207,10 @@ func (t *Table) writeDeletes(ctx context.Context, group []fileDeletes, alone boo
 }
 
 func writePositions(w *file.Writer, group []fileDeletes) error {
-	rg := w.AppendRowGroup()
+	rg, err := w.AppendRowGroupChecked()
+	if err != nil {
+		return err
+	}
 	column, err := rg.NextColumn()
 	if err != nil {
 		return err

@@ -72,18 +72,17 @@ func readFileSet(ctx context.Context, store *fileIO, tbl *table.Table) (*fileSet
 	g.SetLimit(parallel)
 	for _, m := range manifests {
 		g.Go(func() error {
-			entries, err := m.FetchEntries(store, true)
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, e := range entries {
+			for e, err := range m.Entries(store, true) {
+				if err != nil {
+					return err
+				}
+				mu.Lock()
 				if f := e.DataFile(); f.ContentType() == iceberg.EntryContentData {
 					set.data[f.FilePath()] = fileInfo{file: f, seq: e.SequenceNum()}
 				} else {
 					set.deletes = append(set.deletes, deleteInfo{file: f, seq: e.SequenceNum()})
 				}
+				mu.Unlock()
 			}
 			return nil
 		})

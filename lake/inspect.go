@@ -59,7 +59,7 @@ func (l *Lake) Inspect(ctx context.Context, name string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	defer t.Close()
+	defer func() { _ = t.Close() }()
 	if err := t.reload(ctx); err != nil {
 		return Inspection{}, err
 	}

@@ -28,12 +28,12 @@ func (t *Table) scanFile(ctx context.Context, path string, ids []int, want func(
 		return err
 	}
 	in := t.lake.store.Open(ctx, bucket, key)
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	pf, err := file.NewParquetReader(in)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
-	defer pf.Close()
+	defer func() { _ = pf.Close() }()
 	reader, err := pqarrow.NewFileReader(pf, pqarrow.ArrowReadProperties{}, memory.DefaultAllocator)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)

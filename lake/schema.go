@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -211,7 +212,7 @@ func (t *Table) evolve(ctx context.Context, s *record.Schema) ([]string, error) 
 			if last = t.reload(ctx); last != nil {
 				continue
 			}
-			if err := t.checkMarks(); err != nil {
+			if err := t.checkMarks(maps.Keys(t.parts)); err != nil {
 				return nil, err
 			}
 		}

@@ -31,6 +31,9 @@ const (
 	// largest is finished first.
 	maxOpenFiles = 64
 
+	// Memory of one key of an interval: its place and its hash beside the row.
+	pendingBytes = 64
+
 	// Tries of one commit: with the pauses between them about a minute.
 	commitTries = 16
 )
@@ -316,6 +319,9 @@ func (t *Table) Buffered() int {
 	}
 	for _, f := range t.done {
 		n += f.size
+	}
+	for _, p := range t.parts {
+		n += int64(len(p.pending)) * pendingBytes
 	}
 	return int(n)
 }

@@ -90,7 +90,7 @@ func (t *Table) fold(ctx context.Context, p *plan, b *record.Batch, rejects []re
 		part.pending[hash] = place{held: me, row: uint32(i)}
 	}
 	part.written += int64(b.Len() - len(out))
-	t.heldSize += b.Bytes() + b.Len()*(13+64) // with their keys and places
+	t.heldSize += b.Bytes() + b.Len()*13 // with their hashes
 	if t.heldSize >= t.lake.cfg.ChunkBytes {
 		return sortRejects(rejects), t.spill(ctx)
 	}
@@ -165,7 +165,7 @@ func fillFrom(prior place, pending, known bool) (filler, bool) {
 	case prior.held == deleted:
 		return filler{}, false
 	}
-	return filler{held: prior.held, file: prior.file, row: prior.row}, true
+	return filler(prior), true
 }
 
 // retire takes back the row that a newer op of its key replaces.

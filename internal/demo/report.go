@@ -149,23 +149,17 @@ func (d *demo) printCommands(r *Report) {
 		s.line("next: docs/first-pipeline.md")
 		return
 	}
-	c, err := d.catalog()
-	if err != nil {
-		return
-	}
 	python := os.Getenv("SLUICE_JUDGES_PYTHON")
 	if python == "" {
 		python = "python3"
 	}
 	s.line("look for yourself; everything stays up until: %s demo --stop --dir %s", d.Binary, d.Dir)
-	s.line("DuckDB 1.5")
-	s.line(`  duckdb -c "INSTALL iceberg; LOAD iceberg; CREATE SECRET (TYPE s3, KEY_ID '%s', SECRET '%s', ENDPOINT '%s', URL_STYLE 'path', USE_SSL false); `+
-		`ATTACH '' AS lake (TYPE iceberg, ENDPOINT '%s', AUTHORIZATION_TYPE 'none', ACCESS_DELEGATION_MODE 'none'); `+
-		`SELECT status, count(*) FROM lake.shop.orders GROUP BY 1"`, c.AccessKey, c.SecretKey, strings.TrimPrefix(c.Endpoint, "http://"), c.URI)
+	s.line("DuckDB 1.5 (the catalog hands out keys that may only read)")
+	s.line(`  duckdb -c "INSTALL iceberg; LOAD iceberg; ATTACH '' AS lake (TYPE iceberg, ENDPOINT '%s', AUTHORIZATION_TYPE 'none'); `+
+		`SELECT status, count(*) FROM lake.shop.orders GROUP BY 1"`, r.Catalog)
 	s.line("PyIceberg")
-	s.line(`  %s -c "from pyiceberg.catalog import load_catalog as c; print(c('lake', **{'type': 'rest', 'uri': '%s', `+
-		`'py-io-impl': 'pyiceberg.io.pyarrow.PyArrowFileIO', 's3.endpoint': '%s', 's3.access-key-id': '%s', 's3.secret-access-key': '%s', 's3.region': 'us-east-1'})`+
-		`.load_table('shop.customers').scan(limit=5).to_arrow())"`, python, c.URI, c.Endpoint, c.AccessKey, c.SecretKey)
+	s.line(`  %s -c "from pyiceberg.catalog import load_catalog; print(load_catalog('lake', type='rest', uri='%s')`+
+		`.load_table('shop.customers').scan(limit=5).to_arrow())"`, python, r.Catalog)
 	s.line("Kafka")
 	s.line("  kcat -b %s -t shop.shop-db.public.orders -C -o -1 -c 1 | jq .", r.Kafka)
 	s.line("Postgres")

@@ -85,6 +85,7 @@ type Kafka struct {
 	closing sync.Once
 
 	pools      *pools
+	clientLog  clientLog // shared: every lane has a client
 	schemaWait time.Duration
 
 	// What tests add to the clients.
@@ -101,7 +102,7 @@ func Connect(ctx context.Context, cfg Config) (*Kafka, error) {
 	if err := cfg.Unsafe.check(); err != nil {
 		return nil, err
 	}
-	k := &Kafka{cfg: cfg, pools: new(pools), schemaWait: schemaWait}
+	k := &Kafka{cfg: cfg, pools: new(pools), schemaWait: schemaWait, clientLog: newClientLog(cfg.Logger)}
 	k.budget.limit = int64(cfg.MemoryBytes)
 	cl, err := k.client(
 		kgo.ProducerBatchMaxBytes(maxMessageBytes),
@@ -162,7 +163,7 @@ func (k *Kafka) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	base := []kgo.Opt{
 		kgo.SeedBrokers(k.cfg.Brokers...),
 		kgo.ClientID("sluice-" + k.cfg.Prefix),
-		kgo.WithLogger(clientLog{k.cfg.Logger}),
+		kgo.WithLogger(k.clientLog),
 		kgo.DisableClientMetrics(),
 		kgo.MetadataMinAge(250 * time.Millisecond), // a new topic is seen at once
 	}
@@ -221,15 +222,39 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// clientLog passes the client's warnings on; its lower levels speak of every request.
-type clientLog struct{ to *slog.Logger }
+// logPause is how long the client is silent about what it has just said: a
+// broker that is down would fill the log.
+const logPause = 30 * time.Second
 
+// clientLog passes the client's warnings on, each now and then only; its lower
+// levels speak of every request.
+type clientLog struct {
+	to   *slog.Logger
+	mu   *sync.Mutex
+	said map[string]time.Time // by message
+}
+
+func newClientLog(to *slog.Logger) clientLog {
+	return clientLog{to: to, mu: new(sync.Mutex), said: map[string]time.Time{}}
+}
+
+// Level returns the least level that is looked at.
 func (clientLog) Level() kgo.LogLevel { return kgo.LogLevelWarn }
 
+// Log passes msg on unless it was said a moment ago.
 func (l clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	if level == kgo.LogLevelError {
-		l.to.Error("kafka: "+msg, keyvals...)
-		return
+	l.mu.Lock()
+	again := time.Since(l.said[msg]) < logPause
+	if !again {
+		l.said[msg] = time.Now()
 	}
-	l.to.Warn("kafka: "+msg, keyvals...)
+	l.mu.Unlock()
+	switch {
+	case again:
+		l.to.Debug("kafka: "+msg, keyvals...)
+	case level == kgo.LogLevelError:
+		l.to.Error("kafka: "+msg, keyvals...)
+	default:
+		l.to.Warn("kafka: "+msg, keyvals...)
+	}
 }

@@ -223,7 +223,7 @@ func brokerRestarts(t *testing.T, broker *brokerThatRestarts) {
 	}()
 	for i := range 6 {
 		<-steps
-		if i == 2 || i == 4 {
+		if i == 3 {
 			broker.restart()
 		}
 	}

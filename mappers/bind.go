@@ -166,7 +166,7 @@ func (b *binder) in(c *condition, col *column) (node, *bindError) {
 		return nil, &bindError{c.args[0].offset, "", CodeType, "want a field before in"}
 	}
 	set := map[string]bool{}
-	any := &logic{table: &orTable}
+	either := &logic{table: &orTable}
 	for _, a := range c.args[1:] {
 		if a.value.kind == tokQuoted || a.value.kind == tokName && !a.value.word("true") && !a.value.word("false") {
 			return nil, &bindError{a.offset, "", CodeType, "want a value, not a field, in the list"}
@@ -175,13 +175,13 @@ func (b *binder) in(c *condition, col *column) (node, *bindError) {
 		if err != nil {
 			return nil, err
 		}
-		any.parts = append(any.parts, b.leaf(col, k))
+		either.parts = append(either.parts, b.leaf(col, k))
 		set[a.value.text] = true
 	}
 	if isText(col.field.Kind) {
 		return b.leaf(col, inSet(set)), nil
 	}
-	return any, nil
+	return either, nil
 }
 
 func (b *binder) like(c *condition, col *column) (node, *bindError) {

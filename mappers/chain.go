@@ -21,11 +21,11 @@ type Chain struct {
 
 // planned is one rule that has work to do per batch.
 type planned struct {
-	rule int
-	kind string
-	read []int       // slots it reads
-	live []live      // columns that later steps or the output read: they follow when rows are taken out
-	make func() step // a step keeps state such as a digest, so every run has its own
+	rule  int
+	kind  string
+	read  []int       // slots it reads
+	live  []live      // columns that later steps or the output read: they follow when rows are taken out
+	start func() step // a step keeps state such as a digest, so every run has its own
 }
 
 // live is a column whose rows still matter.
@@ -157,7 +157,7 @@ func (c *Chain) newRun() *run {
 		}
 	}
 	for i := range c.plan {
-		r.steps = append(r.steps, c.plan[i].make())
+		r.steps = append(r.steps, c.plan[i].start())
 	}
 	return r
 }

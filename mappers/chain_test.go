@@ -21,7 +21,7 @@ func TestPanicStopsTheStream(t *testing.T) {
 	s := schemaOf("id int64 key, mail text")
 	for _, with := range []any{"secret-value", errors.New("secret-value"), fmt.Errorf("x: %w", io.EOF), 7} {
 		c := mustCompile(t, s, Protect, Rule{Hash: &Hash{Field: "mail", Key: ref("k")}}, Rule{Filter: &Filter{Where: "true"}})
-		c.plan[1].make = func() step { return broken{with} }
+		c.plan[1].start = func() step { return broken{with} }
 		out, filtered, rejects, err := c.Apply(batchOf(t, s, "insert | 1, secret-value"))
 		var run *RunError
 		if out != nil || filtered != 0 || rejects != nil || !errors.As(err, &run) || run.Rule != 1 || run.Kind != "filter" {

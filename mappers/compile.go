@@ -208,7 +208,7 @@ func (b *builder) free(path, name string, self int) bool {
 }
 
 // replace gives the column at index i a new slot of field f, computed by step.
-func (b *builder) replace(i int, f record.Field, make func(src, dst int) func() step) {
+func (b *builder) replace(i int, f record.Field, plan func(src, dst int) func() step) {
 	src, dst := b.cols[i].slot, len(b.slots)
 	if copier, copied := b.copies[src]; copied && b.phase == Protect {
 		// Invariant 6: the copy would carry the plaintext.
@@ -219,13 +219,13 @@ func (b *builder) replace(i int, f record.Field, make func(src, dst int) func() 
 	}
 	b.slots = append(b.slots, f)
 	b.cols[i] = column{field: f, slot: dst}
-	b.add([]int{src}, make(src, dst))
+	b.add([]int{src}, plan(src, dst))
 }
 
 // add plans a step that reads some slots; the columns as they are now must
 // stay aligned after it.
-func (b *builder) add(read []int, make func() step) {
-	p := planned{rule: b.rule, kind: b.kind, read: read, make: make}
+func (b *builder) add(read []int, start func() step) {
+	p := planned{rule: b.rule, kind: b.kind, read: read, start: start}
 	for i := range b.cols {
 		f := b.cols[i].field
 		p.live = append(p.live, live{slot: b.cols[i].slot, field: &f})

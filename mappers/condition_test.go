@@ -1,6 +1,7 @@
 package mappers
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -114,8 +115,8 @@ func TestConditionErrors(t *testing.T) {
 		{"id = 1.2.3", "id is int64 and is compared with a number; want a number such as 12.5", 5},
 	} {
 		_, err := Compile([]Rule{{Filter: &Filter{Where: c.where}}}, s, nil, Shape)
-		list, ok := err.(Errors)
-		if !ok || len(list) != 1 {
+		var list Errors
+		if !errors.As(err, &list) || len(list) != 1 {
 			t.Errorf("%.40s: got %v", c.where, err)
 			continue
 		}

@@ -476,7 +476,8 @@ func (p *pattern) test(_ *evaluation, v *record.Vector, out []byte) {
 			out[i] = missing[st&3]
 			continue
 		}
-		value, match := v.Value(i), false
+		var match bool
+		value := v.Value(i)
 		switch p.kind {
 		case prefix:
 			match = bytes.HasPrefix(value, plain)

@@ -60,11 +60,11 @@ func (b *builder) constant(c *Constant) {
 }
 
 // create adds a column of field f whose cells a step computes from some slots.
-func (b *builder) create(read []int, f record.Field, make func(dst int) step) {
+func (b *builder) create(read []int, f record.Field, start func(dst int) step) {
 	dst := len(b.slots)
 	b.slots = append(b.slots, f)
 	b.cols = append(b.cols, column{field: f, slot: dst})
-	b.add(read, func() step { return make(dst) })
+	b.add(read, func() step { return start(dst) })
 }
 
 type constantStep struct {

@@ -59,7 +59,6 @@ func (f *filter) apply(r *run) {
 			keep = then == isTrue || then == unsent
 		case now == unsent:
 			r.refuse(i, codeFilterUnsent, "the row filter needs a field that the source did not send, and there is no old row; set REPLICA IDENTITY FULL")
-			keep = false
 			continue
 		case op == record.OpUpdate && now == isTrue:
 			if then == isFalse || then == unknown {

@@ -64,10 +64,10 @@ func (b *builder) inside(option, name string, rule func(sub *builder)) bool {
 	case sub.cols[0].field.Name != name:
 		b.fail("suffix", f.Name, CodeRule, "a field inside a document keeps its name")
 	case len(sub.plan) == 1:
-		make := sub.plan[0].make
+		start := sub.plan[0].start
 		b.replace(col, f, perRun(func() kernel {
 			n := &nested{field: f.Name, path: path, src: record.NewVector(&value), dst: record.NewVector(&value)}
-			if c, ok := make().(*cells); ok {
+			if c, ok := start().(*cells); ok {
 				n.kernel = c.kernel
 			}
 			return n.cells
@@ -196,8 +196,9 @@ func (n *nested) object(i int, path []string) int {
 	i = n.space(i + 1)
 	for n.doc[i] != '}' {
 		end := n.skip(i)
-		name, hit := n.doc[i:end], false
-		if hit = string(name[1:len(name)-1]) == path[0]; !hit && bytes.IndexByte(name, '\\') >= 0 {
+		name := n.doc[i:end]
+		hit := string(name[1:len(name)-1]) == path[0]
+		if !hit && bytes.IndexByte(name, '\\') >= 0 {
 			hit = unquoted(name) == path[0]
 		}
 		i = n.space(n.space(end) + 1) // over the colon

@@ -1,6 +1,7 @@
 package mappers
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -313,7 +314,7 @@ func FuzzCondition(f *testing.F) {
 			t.Fatalf("Check refuses what Compile takes: %v", err)
 		}
 		for _, e := range []error{err, err2} {
-			if list, ok := e.(Errors); ok && (list[0].Offset < 0 || list[0].Offset > len(where)) {
+			if list := (Errors)(nil); errors.As(e, &list) && (list[0].Offset < 0 || list[0].Offset > len(where)) {
 				t.Fatalf("offset %d outside of the condition", list[0].Offset)
 			}
 		}

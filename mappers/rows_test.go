@@ -2,7 +2,6 @@ package mappers
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -364,7 +363,7 @@ func TestCanonicalText(t *testing.T) {
 			t.Errorf("json %s: got %s %v, want %s", doc, got, ok, want)
 		}
 	}
-	if d, _ := parseDate([]byte("0000-12-31")); civilText(d) != "0000-12-31" || d >= math.MaxInt32 {
+	if d, _ := parseDate([]byte("0000-12-31")); civilText(d) != "0000-12-31" {
 		t.Errorf("1 BC is %s", civilText(d))
 	}
 }

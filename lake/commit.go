@@ -277,6 +277,11 @@ func (t *Table) checkMarks(parts iter.Seq[int32]) error {
 // attempt stages the commit on the table as last seen and sends it.
 func (c *commit) attempt(ctx context.Context) (*table.Table, error) {
 	t := c.t
+	if t.lake.cfg.Unsafe.NoPin {
+		if err := t.reload(ctx); err != nil {
+			return nil, err
+		}
+	}
 	c.parent = snapshotID(t.tbl)
 	tx := t.tbl.NewTransaction()
 	if !t.lake.cfg.Unsafe.NoPin {

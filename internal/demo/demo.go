@@ -45,6 +45,9 @@ const (
 	drainLimit  = time.Minute
 )
 
+// demoKey is fixed, so that two runs make the same lake. A real key is random.
+const demoKey = "the demo's key, known to everyone"
+
 // table is one table of the shop and where it goes.
 type table struct {
 	name  string // in Postgres's schema public, and in the lake's namespace shop
@@ -131,8 +134,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Join(d.Dir, "data"), 0o700); err != nil {
 		return err
 	}
-	// A fixed key, so that two runs make the same lake. A real one is random.
-	d.key = []byte("the demo's key, known to everyone")
+	d.key = []byte(demoKey)
 	if err := os.WriteFile(filepath.Join(d.Dir, "keys", "email"), d.key, 0o600); err != nil {
 		return err
 	}
@@ -234,7 +236,7 @@ func (d *demo) startSluice(ctx context.Context) error {
 // keep writes down what runs, so that Stop can end it.
 func (d *demo) keep() error {
 	d.closeConn()
-	return writeRunning(d.Dir, running{Sluice: d.sluice.pid(), Postgres: d.server.pid(), Database: d.server.database, URL: d.PostgresURL})
+	return writeRunning(d.Dir, running{Sluice: d.sluice.pid(), Postgres: d.server.pid(), Folder: d.server.folder, Database: d.server.database, URL: d.PostgresURL})
 }
 
 func (d *demo) stop() {

@@ -20,6 +20,9 @@ import (
 	"github.com/sluice-data/sluice/internal/pgserver"
 )
 
+// folderPrefix begins the names of folders outside the demo's own.
+const folderPrefix = "/var/tmp/sluice-demo-"
+
 // database is what the demo makes on a server that is there already.
 const database = "sluice_demo"
 
@@ -51,7 +54,7 @@ func startServer(ctx context.Context, given, bin, dir string) (*server, error) {
 		if os.Getuid() == 0 && !open(dir) {
 			// The server leaves root behind, and could not reach a folder that is root's alone.
 			var err error
-			if folder, err = os.MkdirTemp("/var/tmp", "sluice-demo-"); err != nil {
+			if folder, err = os.MkdirTemp(filepath.Split(folderPrefix + "*")); err != nil {
 				return nil, err
 			}
 			s.folder = folder
@@ -188,6 +191,7 @@ func (s *server) stop() {
 type running struct {
 	Sluice   int    `json:"sluice"`
 	Postgres int    `json:"postgres,omitempty"`
+	Folder   string `json:"folder,omitempty"` // of Postgres, where it is not in the demo's
 	Database string `json:"database,omitempty"`
 	URL      string `json:"url,omitempty"`
 }
@@ -218,6 +222,9 @@ func Stop(dir string, out io.Writer) error {
 	end(r.Sluice, syscall.SIGTERM, "sluice")
 	if r.Postgres > 0 {
 		end(r.Postgres, syscall.SIGINT, "postgres")
+		if strings.HasPrefix(r.Folder, folderPrefix) {
+			_ = os.RemoveAll(r.Folder) // what is left of a stopped server
+		}
 	} else if r.URL != "" {
 		(&server{admin: r.URL}).stop()
 	}

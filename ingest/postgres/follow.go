@@ -78,7 +78,8 @@ type follower struct {
 	lagging bool
 
 	acked     atomic.Uint64 // everything before is on the brokers
-	ackedTime atomic.Int64  // commit time up to which it is, 0 = all there was
+	ackedTime atomic.Int64  // commit time of the newest row among it, 0 = none yet
+	put       atomic.Uint64 // barrier, for others to read
 	confirmed atomic.Uint64 // what the checkpoint holds and the server may know
 	moved     chan struct{}
 	asked     chan struct{}
@@ -140,6 +141,7 @@ func (f *follower) reset(tables []*table) (start uint64) {
 	start = max(start, f.ss.cp.lsn())
 	f.end, f.barrier = start, start
 	f.acked.Store(start)
+	f.put.Store(start)
 	f.ackedTime.Store(0)
 	f.confirmed.Store(f.ss.cp.lsn())
 	return start
@@ -372,11 +374,14 @@ func (f *follower) putBarrier() {
 		}
 	}
 	f.barrier = end
+	f.put.Store(end)
 	f.ss.out.Barrier(func() {
 		for _, d := range dones {
 			d.p.SourceMicros.Store(d.at)
 		}
-		f.ackedTime.Store(newest)
+		if newest > 0 {
+			f.ackedTime.Store(newest)
+		}
 		f.acked.Store(end)
 		signal(f.moved)
 	})
@@ -418,11 +423,12 @@ func (f *follower) saveLoop(ctx context.Context) error {
 // save stores how far the brokers are; only then may the server forget.
 func (f *follower) save(ctx context.Context) error {
 	acked := f.acked.Load()
+	moves := f.moves(acked)
 	var behind int64
-	if at := f.ackedTime.Load(); at > 0 {
+	if at := f.ackedTime.Load(); at > 0 && (moves || f.put.Load() > acked) { // otherwise nothing has come since
 		behind = max(time.Now().UnixMicro()-at, 0)
 	}
-	if f.moves(acked) {
+	if moves {
 		f.ss.cp.change(func(s *state) {
 			if !f.hold {
 				s.LSN = lsn(acked)
@@ -432,8 +438,6 @@ func (f *follower) save(ctx context.Context) error {
 				s.Streams[name.Local()].From = max(s.Streams[name.Local()].From, lsn(acked))
 			}
 		})
-	} else {
-		behind = 0 // nothing has come since
 	}
 	at, err := f.ss.cp.save(ctx)
 	if err != nil {

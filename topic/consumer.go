@@ -8,11 +8,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sluice-data/sluice/progress"
 	"github.com/sluice-data/sluice/record"
 )
+
+// leaveTimeout bounds the last request of a consumer that stops.
+const leaveTimeout = 5 * time.Second
 
 // ConsumerConfig says what one sink consumes. Zero values are defaults.
 type ConsumerConfig struct {
@@ -25,6 +29,11 @@ type ConsumerConfig struct {
 
 	Drain   time.Duration // for the last flush, at the end or before partitions go; default 20 s
 	Session time.Duration // after which a silent member loses its partitions; default 45 s
+
+	// Instance names this member across restarts, so that a process that was
+	// killed gets its partitions back at once instead of after Session. No two
+	// processes may have the same one. Empty: a new member each time.
+	Instance string
 
 	Board  *progress.Board
 	Logger *slog.Logger // default: that of Kafka
@@ -119,7 +128,21 @@ func (c *Consumer) Run(ctx context.Context) error {
 	close(c.stopping)
 	c.commits.last(c)
 	c.grp.Close() // leaves the group
+	c.leaveInstance(context.WithoutCancel(ctx))
 	return errors.Join(errs...)
+}
+
+// leaveInstance gives the partitions of a named member to the others: closing
+// its client would let them wait for its session to end.
+func (c *Consumer) leaveInstance(ctx context.Context) {
+	if c.cfg.Instance == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	if _, err := c.k.adm.LeaveGroup(ctx, kadm.LeaveGroup(c.group).InstanceIDs(c.cfg.Instance).Reason("stopped")); err != nil {
+		c.cfg.Logger.Warn("leave the group: others wait for the session to end", "group", c.group, "error", err)
+	}
 }
 
 // join enters the group.
@@ -136,6 +159,9 @@ func (c *Consumer) join() error {
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) { c.gained(parts) }),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, parts map[string][]int32) { c.revoked(ctx, parts) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) { c.lost(parts) }),
+	}
+	if c.cfg.Instance != "" {
+		opts = append(opts, kgo.InstanceID(c.cfg.Instance))
 	}
 	grp, err := c.k.client(append(opts, c.k.groupOpts...)...)
 	if err != nil {

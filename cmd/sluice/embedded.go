@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ import (
 	"github.com/sluice-data/sluice/objects/gateway"
 	"github.com/sluice-data/sluice/topic"
 )
+
+// gatewayStop is the time for requests that are under way when the gateway is to end.
+const gatewayStop = 500 * time.Millisecond
 
 // The embedded servers run as hidden commands of the same binary: the gateway
 // changes the working directory of its process, and both must outlive a
@@ -63,8 +67,23 @@ func (a *app) embeddedS3Command() *cobra.Command {
 			ctx, stop := untilTerminated()
 			defer stop()
 			return onlyServer(dir, func(ready func(addr string)) error {
-				return gateway.Run(ctx, gateway.Config{Dir: dir, Port: port, AccessKey: keys.Access, SecretKey: keys.Secret,
-					ReaderAccess: keys.ReaderAccess, ReaderSecret: keys.ReaderSecret, Ready: ready})
+				done := make(chan error, 1)
+				go func() {
+					done <- gateway.Run(ctx, gateway.Config{Dir: dir, Port: port, AccessKey: keys.Access, SecretKey: keys.Secret,
+						ReaderAccess: keys.ReaderAccess, ReaderSecret: keys.ReaderSecret, Ready: ready})
+				}()
+				select {
+				case err := <-done:
+					return err
+				case <-ctx.Done():
+				}
+				// The gateway would wait for idle connections; the process ends without it.
+				select {
+				case err := <-done:
+					return err
+				case <-time.After(gatewayStop):
+					return nil
+				}
 			})
 		},
 	}

@@ -44,6 +44,7 @@ type pipeline struct {
 	s3            string // address of the embedded store
 	hook          func(point string)
 
+	instance  string         // of this folder; each role runs once in it, so names of members are made of both
 	ports     map[string]int // of the catalogs of the last run, by sink
 	catalogs  map[string]*catalogServer
 	lakes     []*lake.Lake
@@ -87,7 +88,7 @@ func (p *pipeline) openLake(ctx context.Context, s *config.Sink) error {
 		p.catalogs[s.Name] = served
 	}
 	cc := topic.ConsumerConfig{Name: s.Name, Every: settings.Commit.Every, Bytes: int(settings.Commit.Bytes),
-		Drain: p.drain, Session: session, Board: p.board, Logger: p.log}
+		Drain: p.drain, Session: session, Instance: p.instance + "." + s.Name, Board: p.board, Logger: p.log}
 	for _, stream := range s.Streams {
 		t, err := tableConfig(p.file, stream)
 		if err != nil {

@@ -175,7 +175,7 @@ func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Sn
 		return environment(err)
 	}
 	p := &pipeline{file: r.file, only: only, untilCaughtUp: r.untilCaughtUp, drain: r.drain * 2 / 3, board: &r.board, log: r.log,
-		rules: chains{r.file, ring}, hook: killer(), ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
+		rules: chains{r.file, ring}, hook: killer(), instance: last.Instance, ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
 	if err := r.connect(ctx, p, watch); err != nil {
 		return r.interrupted(ctx, err)
 	}

@@ -23,6 +23,7 @@ type runFile struct {
 	Processes []process         `json:"processes"`
 	Children  map[string]*child `json:"children,omitempty"` // "kafka" and "s3"
 	Catalogs  map[string]int    `json:"catalogs,omitempty"` // ports of the served catalogs, by sink
+	Instance  string            `json:"instance,omitempty"` // names this folder's members of consumer groups
 }
 
 // process is one running sluice.
@@ -163,6 +164,9 @@ func enter(dir string, p process) (*presence, error) {
 	}
 	err := editRun(dir, func(r *runFile) error {
 		r.Processes = append(r.Processes, p)
+		if r.Instance == "" {
+			r.Instance = "sluice-" + randomHex(8)
+		}
 		return m.share()
 	})
 	if err != nil {

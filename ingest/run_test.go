@@ -72,7 +72,6 @@ func (s *sink) SaveCheckpoint(_ context.Context, key string, data []byte) error 
 
 // steps is a Source that runs functions, one per start.
 type steps struct {
-	t     *testing.T
 	run   []func(ctx context.Context, out Output) error
 	calls int
 }

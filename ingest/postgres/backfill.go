@@ -70,7 +70,7 @@ func (ss *session) backfill(ctx context.Context, tables []*table) error {
 	closeExporter := sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		exporter.Close(ctx)
+		_ = exporter.Close(ctx)
 	})
 	defer closeExporter()
 	at, snapshot, err := s.exportSnapshot(ctx, exporter, ss.srv.version)
@@ -108,7 +108,7 @@ func (ss *session) backfill(ctx context.Context, tables []*table) error {
 func closeSoon(ctx context.Context, conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	conn.Close(ctx)
+	_ = conn.Close(ctx)
 }
 
 // exportSnapshot makes a temporary slot and returns where in the log its snapshot is.
@@ -347,12 +347,12 @@ func (b *backfill) readChunk(ctx context.Context, conn *pgconn.PgConn, c chunk, 
 	pos := b.position(c.l)
 	for rows.NextRow() {
 		if err := w.row(record.OpRead, pos, b.time, kinds, rows.Values()); err != nil {
-			rows.Close()
+			_, _ = rows.Close()
 			return b.park(ctx, c.l, err)
 		}
 		if w.batch.Len() >= b.ss.s.cfg.BatchRows || w.bytes >= b.ss.s.cfg.BatchBytes {
 			if err := b.send(ctx, c.l, w.take()); err != nil || c.l.parked.Load() {
-				rows.Close()
+				_, _ = rows.Close()
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -154,7 +155,7 @@ func (s *Source) loadPublication(ctx context.Context, conn *pgx.Conn, version in
 	err := conn.QueryRow(ctx, `SELECT oid, pg_has_role(pubowner, 'USAGE'), pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, puballtables, `+
 		generated+` FROM pg_publication WHERE pubname = $1`, s.cfg.Publication).
 		Scan(&p.oid, &p.owned, &p.insert, &p.update, &p.delete, &p.truncate, &p.viaRoot, &p.allTables, &p.generated)
-	if err == pgx.ErrNoRows {
+	if errors.Is(err, pgx.ErrNoRows) {
 		return publication{}, nil
 	}
 	if err != nil {

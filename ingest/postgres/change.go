@@ -198,9 +198,8 @@ func (f *follower) write(ctx context.Context, typ byte, rel *relation, pos recor
 	if err != nil {
 		return err
 	}
-	there := true
 	if slices.ContainsFunc(m.new, func(c cell) bool { return c.kind == 'u' }) {
-		if there, err = f.reselect(ctx, rel); err != nil || !there {
+		if there, err := f.reselect(ctx, rel); err != nil || !there {
 			return err
 		}
 	}

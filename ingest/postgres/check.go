@@ -250,7 +250,7 @@ func (s *Source) loadSlot(ctx context.Context, conn *pgx.Conn) (slot, error) {
 	err := conn.QueryRow(ctx, `SELECT coalesce(plugin::text, ''), coalesce(database::text, ''), active, coalesce(confirmed_flush_lsn::text, '0/0'),
 		coalesce(wal_status, ''), current_database()::text FROM pg_replication_slots WHERE slot_name = $1`, s.cfg.Slot).
 		Scan(&plugin, &database, &sl.active, &confirmed, &status, &current)
-	if err == pgx.ErrNoRows {
+	if errors.Is(err, pgx.ErrNoRows) {
 		return slot{}, nil
 	}
 	if err != nil {

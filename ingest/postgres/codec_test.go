@@ -31,13 +31,13 @@ func tupleBytes(b []byte, cells []cell) []byte {
 	return b
 }
 
-func rowBytes(op byte, relation uint32, oldKind byte, old, new []cell) []byte {
+func rowBytes(op byte, relation uint32, oldKind byte, old, fresh []cell) []byte {
 	b := u32([]byte{op}, relation)
 	if oldKind != 0 {
 		b = tupleBytes(append(b, oldKind), old)
 	}
 	if op != 'D' {
-		b = tupleBytes(append(b, 'N'), new)
+		b = tupleBytes(append(b, 'N'), fresh)
 	}
 	return b
 }

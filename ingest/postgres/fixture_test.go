@@ -278,12 +278,6 @@ func (r *recorder) SaveCheckpoint(_ context.Context, key string, data []byte) er
 	return nil
 }
 
-func (r *recorder) crash() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.gone = true
-}
-
 func (r *recorder) all() []event {
 	r.mu.Lock()
 	defer r.mu.Unlock()

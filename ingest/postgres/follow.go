@@ -186,7 +186,7 @@ func (f *follower) drain(ctx context.Context) error {
 	if err := f.save(last); err != nil {
 		return err
 	}
-	f.conn.status(f.confirmed.Load(), false, time.Now())
+	_ = f.conn.status(f.confirmed.Load(), false, time.Now()) // the next start tells it again
 	return nil
 }
 
@@ -198,7 +198,9 @@ func (f *follower) explain(err error) error {
 	case isLostPublication(err):
 		err := f.ss.lostPublication()
 		// Should this save fail: the checkpoint holds the old publication, and the next start sees another one.
-		f.ss.cp.save(context.Background())
+		ctx, cancel := context.WithTimeout(context.Background(), f.ss.s.cfg.DrainTimeout)
+		defer cancel()
+		_, _ = f.ss.cp.save(ctx)
 		return err
 	}
 	return wrap("read the log through slot "+f.ss.s.cfg.Slot, err)

@@ -213,7 +213,7 @@ func (r *replication) setDeadline(t time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.interrupted {
-		r.conn.SetReadDeadline(t)
+		_ = r.conn.SetReadDeadline(t)
 		r.deadlineSet = !t.IsZero()
 	}
 }
@@ -223,7 +223,7 @@ func (r *replication) interrupt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.interrupted = true
-	r.conn.SetReadDeadline(time.Unix(1, 0))
+	_ = r.conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (r *replication) send(typ byte, payload []byte) error {
@@ -232,7 +232,7 @@ func (r *replication) send(typ byte, payload []byte) error {
 	r.out = append(r.out[:0], typ)
 	r.out = binary.BigEndian.AppendUint32(r.out, uint32(len(payload)+4))
 	r.out = append(r.out, payload...)
-	r.conn.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	_ = r.conn.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	_, err := r.conn.Write(r.out)
 	return err
 }
@@ -261,7 +261,7 @@ func (r *replication) close() {
 	if r.send('c', nil) != nil || r.send('X', nil) != nil {
 		return
 	}
-	r.conn.SetReadDeadline(time.Now().Add(time.Second))
+	_ = r.conn.SetReadDeadline(time.Now().Add(time.Second))
 	for {
 		if _, err := r.conn.Read(r.buf); err != nil {
 			return

@@ -49,7 +49,7 @@ func (ss *session) close() {
 	defer cancel()
 	// The server frees locks some time after the connection; the next start may be sooner.
 	_, _ = ss.conn.Exec(ctx, `SELECT pg_advisory_unlock_all()`)
-	ss.conn.Close(ctx)
+	_ = ss.conn.Close(ctx)
 }
 
 // open connects, takes the lock of the source and decides what needs a backfill.
@@ -263,7 +263,7 @@ func (s *Source) identify(ctx context.Context) (system string, timeline int, err
 	if err != nil {
 		return "", 0, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	results, err := conn.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll()
 	if err != nil {
 		return "", 0, wrap("identify the server", err)

@@ -2,6 +2,7 @@ package topic
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -58,32 +59,47 @@ func (c *commits) last(of *Consumer) {
 	c.send(ctx, of)
 }
 
-// send commits what is asked; what fails is asked again with the next flush.
+// send commits what is asked. What fails, because the group is changing, is
+// asked again a second later: there may be no other flush.
 func (c *commits) send(ctx context.Context, of *Consumer) {
 	c.mu.Lock()
-	want := c.want
-	c.want = nil
+	ask := map[string]map[int32]kgo.EpochOffset{}
+	for topic, ps := range c.want {
+		if len(ps) > 0 {
+			ask[topic] = maps.Clone(ps)
+		}
+	}
 	c.mu.Unlock()
-	if len(want) == 0 {
+	if len(ask) == 0 {
 		return
 	}
-	of.grp.CommitOffsetsSync(ctx, want, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-		if err != nil {
+	of.grp.CommitOffsetsSync(ctx, ask, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if err != nil || resp == nil {
 			of.cfg.Logger.Debug("offsets not committed to the group", "group", of.group, "error", err)
 			return
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.done == nil {
-			c.done = map[string]map[int32]int64{}
-		}
-		for topic, ps := range want {
-			if c.done[topic] == nil {
-				c.done[topic] = map[int32]int64{}
-			}
-			for p, o := range ps {
-				c.done[topic][p] = max(c.done[topic][p], o.Offset)
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				if o, ok := ask[t.Topic][p.Partition]; ok && p.ErrorCode == 0 {
+					c.committed(t.Topic, p.Partition, o)
+				}
 			}
 		}
 	})
+}
+
+// committed takes note that the group has an offset.
+func (c *commits) committed(topic string, part int32, o kgo.EpochOffset) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = map[string]map[int32]int64{}
+	}
+	if c.done[topic] == nil {
+		c.done[topic] = map[int32]int64{}
+	}
+	c.done[topic][part] = max(c.done[topic][part], o.Offset)
+	if c.want[topic][part] == o {
+		delete(c.want[topic], part)
+	}
 }

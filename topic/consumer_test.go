@@ -6,6 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/sluice-data/sluice/progress"
 	"github.com/sluice-data/sluice/record"
 )
@@ -49,6 +53,9 @@ func TestExactlyOnce(t *testing.T) {
 		commits, err := k.adm.FetchOffsets(t.Context(), k.cfg.Prefix+".lake")
 		if err != nil {
 			t.Fatal(err)
+		}
+		if left := s.c.commits.want[topic]; len(left) > 0 {
+			t.Errorf("commits left: %v", left)
 		}
 		for n, m := range marks {
 			if o, _ := commits.Lookup(topic, n); o.At != m.Next {
@@ -192,4 +199,38 @@ func TestEpochsAndControls(t *testing.T) {
 			t.Error(st.broken)
 		}
 	})
+}
+
+// TestCommitsAreAskedAgain: the group hears of the marks though the flush that
+// moved them was the last one, and though another process has made it.
+func TestCommitsAreAskedAgain(t *testing.T) {
+	cluster := fake(t)
+	k := connect(t, cluster.ListenAddrs()[0], nil)
+	orders, st := testSchema("orders"), newStore()
+	publish(t, newPublisher(t, k), orders, inserts(1, 0, 60)...)
+	topic, _ := TopicName(k.cfg.Prefix, orders.Stream)
+	committed := func(group string) func() bool {
+		_, marks := st.snapshot()
+		return func() bool {
+			os, err := k.adm.FetchOffsets(t.Context(), k.cfg.Prefix+"."+group)
+			for n, m := range marks {
+				if o, _ := os.Lookup(topic, n); err != nil || o.At != m.Next {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	faults := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.RebalanceInProgress, Count: 2})
+	s := consume(t, k, ConsumerConfig{}, Stream{Name: orders.Stream, Open: st.open})
+	catchUp(t, s)
+	until(t, "the group has the marks", committed("lake"))
+	if faults.Hits() == 0 {
+		t.Error("no commit has failed")
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = consume(t, k, ConsumerConfig{Name: "another"}, Stream{Name: orders.Stream, Open: st.open})
+	until(t, "the other group has them too", committed("another"))
 }

@@ -331,6 +331,11 @@ func catchUp(t *testing.T, s *sinkOf) {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	if err := s.c.CatchUp(ctx); err != nil {
+		for name, l := range s.c.lanes {
+			l.mu.Lock()
+			t.Logf("%s: ours %v, durable %v, target %v", name, l.ours, l.durable, l.target)
+			l.mu.Unlock()
+		}
 		t.Fatal(err)
 	}
 }

@@ -196,6 +196,9 @@ func (l *lane) poll(ctx context.Context) kgo.Fetches {
 // marks. Invariant 3: nothing of what failed is ever committed.
 func (l *lane) fail(err error) {
 	l.drop()
+	if errors.Is(err, errStopping) {
+		return
+	}
 	if park := (*parkError)(nil); errors.As(err, &park) {
 		l.park(park.note)
 		return

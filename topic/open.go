@@ -64,6 +64,8 @@ func (l *lane) load(ctx context.Context, ps []int32) error {
 			if err := l.check(p, m, log); err != nil {
 				return err
 			}
+			// Its last owner may have ended between its flush and its commit.
+			l.c.commits.note(l.topic, p, m.Next)
 		} else {
 			start, _ := log.starts.Lookup(l.topic, p)
 			m = record.Mark{Next: start.Offset}
@@ -82,13 +84,16 @@ type logState struct {
 }
 
 func (l *lane) look(ctx context.Context) (logState, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	look, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var s logState
-	all, err := l.c.k.describe(ctx, l.topic)
+	all, err := l.c.k.describe(look, l.topic)
 	if t, there := all[l.topic]; err == nil && there {
 		s.id = t.id
-		s.starts, s.ends, err = l.c.k.bounds(ctx, l.topic)
+		s.starts, s.ends, err = l.c.k.bounds(look, l.topic)
+	}
+	if ctx.Err() != nil {
+		return s, errStopping
 	}
 	if err != nil {
 		return s, fmt.Errorf("look at topic %s: %w", l.topic, err)

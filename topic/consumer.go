@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sluice-data/sluice/progress"
@@ -140,7 +141,8 @@ func (c *Consumer) leaveInstance(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
-	if _, err := c.k.adm.LeaveGroup(ctx, kadm.LeaveGroup(c.group).InstanceIDs(c.cfg.Instance).Reason("stopped")); err != nil {
+	_, err := c.k.adm.LeaveGroup(ctx, kadm.LeaveGroup(c.group).InstanceIDs(c.cfg.Instance).Reason("stopped"))
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // it may never have joined
 		c.cfg.Logger.Warn("leave the group: others wait for the session to end", "group", c.group, "error", err)
 	}
 }

@@ -22,9 +22,9 @@ const (
 	// A source that fails this often in a row ends a run that is to end by itself.
 	catchUpAttempts = 5
 
-	// After this long without a sign of life a process loses its partitions, so
-	// this is how long the next one waits after kill -9. Losing them too early
-	// costs a rebalance and nothing else: the sinks' own marks decide.
+	// After this long without a sign of life a process loses its partitions to
+	// the others. Losing them too early costs a rebalance and nothing else: the
+	// sinks' own marks decide.
 	session = 10 * time.Second
 
 	publisherPause = time.Second // before a Publisher that lost a record is replaced

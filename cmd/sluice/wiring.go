@@ -267,6 +267,7 @@ func resolve(f *config.File) (warnings []string, err error) {
 func kafkaConfig(f *config.File, embedded string, log *slog.Logger) (topic.Config, error) {
 	c := topic.Config{Brokers: f.Kafka.Brokers, Prefix: f.Name, Partitions: f.Topics.Partitions, Replication: f.Topics.Replication,
 		TopicConfigs: map[string]string{"retention.ms": strconv.FormatInt(f.Topics.Retention.Milliseconds(), 10)}, Logger: log}
+	_, c.Unsafe = unsafeLines()
 	if f.Kafka.Embedded {
 		c.Brokers = []string{embedded}
 	}
@@ -409,6 +410,7 @@ func lakeConfig(f *config.File, s *config.Sink, s3 string, board *progress.Board
 	}
 	c := lake.Config{Pipeline: f.Name, Owner: s.Name, Warehouse: p.Warehouse, Dir: filepath.Join(f.Local(f.Dir), "lake", s.Name),
 		Board: board, Logger: log, Hook: hook}
+	c.Unsafe, _ = unsafeLines()
 	c.Catalog.SQL = p.Catalog.SQL.Value()
 	if path, ok := strings.CutPrefix(c.Catalog.SQL, "sqlite:"); ok {
 		c.Catalog.SQL = "sqlite:" + f.Local(path)

@@ -45,30 +45,52 @@ func Engine(ctx context.Context, engine string, c Catalog, table string, columns
 }
 
 // Tables returns the fingerprints of several tables from one start of an
-// engine. The engine runs in the Python of SLUICE_JUDGES_PYTHON, or for Spark
+// engine. Where the engine refuses a table, its Print is empty and the error
+// says why; the others are there. The engine runs in the Python of SLUICE_JUDGES_PYTHON, or for Spark
 // of SLUICE_SPARK_PYTHON; deploy/dev gets them.
 func Tables(ctx context.Context, engine string, c Catalog, tables ...Table) ([]Print, error) {
-	var prints []Print
-	if err := ask(ctx, engine, c, tables, &prints); err != nil {
+	var answers []struct {
+		Print
+		Error string `json:"error"`
+	}
+	if err := ask(ctx, engine, c, tables, &answers); err != nil {
 		return nil, err
 	}
-	if len(prints) != len(tables) {
+	if len(answers) != len(tables) {
 		return nil, errors.New("answer of " + engine + ": a table is missing")
 	}
-	return prints, nil
+	prints := make([]Print, len(tables))
+	var refused []error
+	for i, a := range answers {
+		prints[i] = a.Print
+		if a.Error != "" {
+			refused = append(refused, fmt.Errorf("%s reads %s: %s", engine, tables[i].Name, a.Error))
+		}
+	}
+	return prints, errors.Join(refused...)
 }
 
 // Query returns the rows of a DuckDB query over the catalog, which is attached
 // as lake; every value is its text, or nil.
 func Query(ctx context.Context, c Catalog, sql string) ([][]*string, error) {
-	var answers [][][]*string
+	var answers []json.RawMessage
 	if err := ask(ctx, "query", c, []Table{{Name: sql}}, &answers); err != nil {
 		return nil, err
 	}
 	if len(answers) != 1 {
 		return nil, errors.New("a query has one answer")
 	}
-	return answers[0], nil
+	var rows [][]*string
+	if json.Unmarshal(answers[0], &rows) == nil {
+		return rows, nil
+	}
+	var refusal struct {
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(answers[0], &refusal); err != nil {
+		return nil, fmt.Errorf("answer of duckdb: %w", err)
+	}
+	return nil, fmt.Errorf("duckdb answers a query: %s", refusal.Error)
 }
 
 func ask(ctx context.Context, engine string, c Catalog, tables []Table, answer any) error {

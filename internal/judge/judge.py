@@ -8,8 +8,10 @@ canonical.go) and their hashes are made by one DuckDB for all engines.
 
 import decimal
 import json
+import os
 import sys
 import tempfile
+import threading
 
 import duckdb
 import pyarrow as pa
@@ -128,14 +130,17 @@ def list_text(con, name, kind, hint):
     sql, inner = scalar_text("e", element, inner)
     function = f"list_{abs(hash(name))}"
     # The elements take the same way as columns do: unnested, made into text, gathered in order.
-    cursor = con.cursor()
+    # In a database of their own: con's threads wait for this one, and must not run its queries.
+    own, turn = duckdb.connect(), threading.Lock()
+    prepare(own)
 
     def run(column):
         offsets, texts = [0], []
         flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         elements = pa.table({"e": flat.flatten()})
-        cursor.register("elements", elements)
-        got = cursor.execute(f"SELECT CASE WHEN e IS NULL THEN NULL ELSE {sql} END FROM elements").fetchall() if len(elements) else []
+        with turn:
+            own.register("elements", elements)
+            got = own.execute(f"SELECT CASE WHEN e IS NULL THEN NULL ELSE {sql} END FROM elements").fetchall() if len(elements) else []
         at = 0
         for size in pc.list_value_length(flat).to_pylist():
             if size is None:
@@ -200,7 +205,7 @@ def by_sql(request):
     con = duckdb.connect()
     prepare(con)
     for t in request["tables"]:
-        yield fingerprint(con, f"({t['table']})", t["columns"] or [])
+        yield lambda: fingerprint(con, f"({t['table']})", t["columns"] or [])
 
 
 def attach(request):
@@ -229,13 +234,13 @@ def by_duckdb(request):
     con = attach(request)
     for t in request["tables"]:
         relation = "lake." + ".".join(quote(p) for p in t["table"].split("."))
-        yield fingerprint(con, relation, t["columns"] or [])
+        yield lambda: fingerprint(con, relation, t["columns"] or [])
 
 
 def by_query(request):
     con = attach(request)
     for t in request["tables"]:
-        yield [[None if v is None else str(v) for v in row] for row in con.execute(t["table"]).fetchall()]
+        yield lambda: [[None if v is None else str(v) for v in row] for row in con.execute(t["table"]).fetchall()]
 
 
 def walk(folder):
@@ -277,7 +282,8 @@ def by_pyiceberg(request):
     if c["warehouse"]:
         properties["warehouse"] = c["warehouse"]
     catalog = load_catalog("lake", **properties)
-    for t in request["tables"]:
+
+    def read(t):
         wanted = t["columns"] or []
         names = arrow_names(wanted)
         table = catalog.load_table(tuple(t["table"].split(".")))
@@ -285,12 +291,14 @@ def by_pyiceberg(request):
         con = duckdb.connect()
         prepare(con)
         con.register("delivered", data)
-        yield fingerprint(con, "delivered", wanted)
+        return fingerprint(con, "delivered", wanted)
+
+    for t in request["tables"]:
+        yield lambda: read(t)
 
 
 def by_spark(request):
     import glob
-    import os
 
     from pyspark.sql import SparkSession
 
@@ -324,7 +332,8 @@ def by_spark(request):
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     with tempfile.TemporaryDirectory() as folder:
-        for i, t in enumerate(request["tables"]):
+
+        def read(i, t):
             wanted = t["columns"] or []
             frame = spark.table("lake." + ".".join(f"`{p}`" for p in t["table"].split(".")))
             if wanted:
@@ -333,15 +342,31 @@ def by_spark(request):
             frame.write.option("compression", "uncompressed").parquet(f"{folder}/{i}")
             con = duckdb.connect()
             prepare(con)
-            yield fingerprint(con, f"read_parquet({literal(f'{folder}/{i}/*.parquet')})", wanted)
+            return fingerprint(con, f"read_parquet({literal(f'{folder}/{i}/*.parquet')})", wanted)
+
+        for i, t in enumerate(request["tables"]):
+            yield lambda: read(i, t)
     spark.stop()
 
 
+def attempt(read):
+    """What read answers, or why it does not: one table must not hide the others."""
+    try:
+        return read()
+    except (Exception, SystemExit) as e:
+        return {"error": str(e).strip()[-1500:] or type(e).__name__}
+
+
 def main():
+    # Engines write progress to standard output when they feel like it: the answer has a way of its own.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.setrecursionlimit(20_000)  # documents may be deep
     request = json.load(sys.stdin)
     engines = {"sql": by_sql, "duckdb": by_duckdb, "pyiceberg": by_pyiceberg, "spark": by_spark, "query": by_query}
-    out = list(engines[request["engine"]](request))
-    json.dump(out, sys.stdout)
+    out = [attempt(read) for read in engines[request["engine"]](request)]
+    json.dump(out, answer)
+    answer.close()
 
 
 main()

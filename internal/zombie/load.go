@@ -74,17 +74,21 @@ func change(rng *rand.Rand) string {
 // log, of which it has every change exactly once. What acct_log has of the
 // first load does not count. It returns what differs, at most a few of each kind.
 func Differences(ctx context.Context, c judge.Catalog, namespace, address string, upserted ...string) ([]string, error) {
+	wants, tables := make([]judge.Print, len(upserted)), make([]judge.Table, len(upserted))
+	for i, table := range upserted {
+		var err error
+		if wants[i], err = judge.Postgres(ctx, address, "SELECT * FROM "+table); err != nil {
+			return nil, err
+		}
+		tables[i] = judge.Table{Name: namespace + "." + table, Columns: wants[i].Fields()}
+	}
+	prints, err := judge.Tables(ctx, "duckdb", c, tables...)
+	if err != nil {
+		return nil, err
+	}
 	var found []string
-	for _, table := range upserted {
-		want, err := judge.Postgres(ctx, address, "SELECT * FROM "+table)
-		if err != nil {
-			return nil, err
-		}
-		got, err := judge.Engine(ctx, "duckdb", c, namespace+"."+table, want.Fields()...)
-		if err != nil {
-			return nil, err
-		}
-		if err := judge.Equal(want, got); err != nil {
+	for i, table := range upserted {
+		if err := judge.Equal(wants[i], prints[i]); err != nil {
 			found = append(found, fmt.Sprintf("table %s: %v", table, err))
 		}
 	}

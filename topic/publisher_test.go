@@ -312,6 +312,9 @@ func TestBigRecords(t *testing.T) {
 		p := newPublisher(t, k)
 		orders, st := testSchema("orders"), newStore()
 		sizes := []int{10, 100 << 10, 600 << 10, 10, 3 << 20, 20, 15 << 20, MaxRecordBytes + 1, 30}
+		for range 10 { // the big one must not overtake the small one that still lingers
+			sizes = append(sizes, 10, 1<<20)
+		}
 		var want []change
 		for i, size := range sizes {
 			c := change{record.OpUpdate, record.Position{Epoch: 1, LSN: uint64(i + 1)}, 7, strings.Repeat("0123456789abcdef", size/16)}

@@ -7,6 +7,7 @@ canonical.go) and their hashes are made by one DuckDB for all engines.
 """
 
 import decimal
+import itertools
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MOD = 1 << 64
+numbers = itertools.count()
 
 
 def quote(name):
@@ -96,7 +98,10 @@ def scalar_text(x, kind, hint):
     if base == "DECIMAL":
         if kind.endswith(",0)"):
             return f"{x}::VARCHAR", "numeric"
-        return f"rtrim(rtrim({x}::VARCHAR, '0'), '.')", "numeric"
+        digits = f"rtrim(rtrim({x}::VARCHAR, '0'), '.')"
+        if "(" in kind and kind[kind.index("(") + 1 : -1].split(",")[0] == kind[:-1].split(",")[1].strip():
+            digits = f"number_text({x}::VARCHAR)"  # all digits behind the point: DuckDB writes .5
+        return digits, "numeric"
     if base == "BLOB":
         return f"lower(hex({x}))", "bytes"
     if base == "UUID":
@@ -128,7 +133,7 @@ def list_text(con, name, kind, hint):
     if element.endswith("[]"):
         raise SystemExit(f"a column of type {kind} has no canonical text")
     sql, inner = scalar_text("e", element, inner)
-    function = f"list_{abs(hash(name))}"
+    function = f"list_{next(numbers)}"
     # The elements take the same way as columns do: unnested, made into text, gathered in order.
     # In a database of their own: con's threads wait for this one, and must not run its queries.
     own, turn = duckdb.connect(), threading.Lock()

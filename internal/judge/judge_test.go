@@ -45,6 +45,7 @@ var values = []struct{ name, pgType, duckType, values, kind string }{
 	{"d2", "numeric(12,2)", "DECIMAL(12,2)", "1.50, -0.05, 1000000000", "numeric"},
 	{"d38", "numeric(38,10)", "DECIMAL(38,10)", "'9999999999999999999999999999.9999999999', '0.0000000001', '-1234567.0001'", "numeric"},
 	{"d0", "numeric(38,0)", "DECIMAL(38,0)", "'12300000000000000000000', 0, NULL", "numeric"},
+	{"d3", "numeric(3,3)", "DECIMAL(3,3)", "0.5, -0.125, 0", "numeric"},
 	{"n", "numeric", "VARCHAR", "'1.50', '-0.000000000000000000000000000000000000000012300', '123456789012345678901234567890123456789012345678900'", "numeric"},
 	{"nan", "numeric", "VARCHAR", "'NaN', 'Infinity', '-Infinity'", "numeric"},
 	{"t", "text", "VARCHAR", "'', NULL, 'Grüße, 世界 😀'", "text"},
@@ -59,6 +60,7 @@ var values = []struct{ name, pgType, duckType, values, kind string }{
 	{"ai", "int4[]", "INTEGER[]", "ARRAY[1,NULL,-3]::INTEGER[], ARRAY[]::INTEGER[], NULL", "int[]"},
 	{"words", "text[]", "VARCHAR[]", "ARRAY['', NULL, 'ü'], ARRAY['a,b'], NULL", "text[]"},
 	{"an", "numeric[]", "VARCHAR[]", "ARRAY['1.50','2']::numeric[], ARRAY[]::numeric[], NULL", "numeric[]"},
+	{"aj", "jsonb[]", "VARCHAR[]", `ARRAY['{"a": [1]}'::VARCHAR]::jsonb[], ARRAY[]::jsonb[], NULL`, "json[]"},
 	{"af", "float8[]", "DOUBLE[]", "ARRAY[1.5, NULL]::float8[], ARRAY[]::float8[], NULL", "float[]"},
 }
 
@@ -73,6 +75,7 @@ func query(duck bool) string {
 			if duck {
 				kind = v.duckType
 				value = strings.ReplaceAll(value, "::numeric[]", "::VARCHAR[]")
+				value = strings.ReplaceAll(value, "::jsonb[]", "::VARCHAR[]")
 				if v.duckType == "BLOB" && value != "NULL" {
 					value = fmt.Sprintf("unhex('%s')", strings.TrimPrefix(strings.Trim(value, "'"), `\x`))
 				}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"net"
+	"net/http"
 	"strconv"
 
 	"github.com/apache/iceberg-go"
@@ -130,7 +132,6 @@ func (t *Table) countMarks(marks map[int32]record.Mark) (map[int32]record.Mark, 
 		if !t.appends() {
 			d = int64(len(p.pending))
 		}
-		d += p.control
 		m.Counts.Delivered += d
 		m.Counts.Superseded += p.written - d
 		out[n] = m
@@ -175,10 +176,12 @@ func (c *commit) run(ctx context.Context) error {
 			}
 			if err != nil {
 				last = err
-				continue
 			}
 			if hopeless(last) {
 				break
+			}
+			if err != nil {
+				continue
 			}
 		}
 		tbl, err := c.attempt(ctx)
@@ -197,11 +200,17 @@ func transient(err error) bool {
 	return !errors.Is(err, record.ErrFenced) && !errors.Is(err, errStaged)
 }
 
-// hopeless reports whether the store refuses for a reason that only people can
-// remove; waiting would only hide it.
+// hopeless reports whether another try here would only hide what is wrong:
+// people must remove the reason, or the store or the catalog is away. Then the
+// caller shows the reason, and comes back later and with longer pauses.
 func hopeless(err error) bool {
 	var e *objects.Error
-	return errors.Is(err, objects.ErrForbidden) || errors.As(err, &e) && e.Code == "NoSuchBucket"
+	if errors.As(err, &e) {
+		away := e.Status == 0 || e.Status == http.StatusTooManyRequests || e.Status >= http.StatusInternalServerError
+		return away || errors.Is(e, objects.ErrForbidden) || e.Code == "NoSuchBucket"
+	}
+	var network *net.OpError
+	return errors.As(err, &network)
 }
 
 // errStaged marks an error of our own staging, which every try would repeat.

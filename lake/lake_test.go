@@ -257,6 +257,9 @@ func (w *writer) write(b *record.Batch) []record.Reject {
 	w.t.Helper()
 	n, part := b.Len(), b.Partition.Partition
 	next, last := b.Offsets[n-1]+1, b.Pos[n-1]
+	if _, control := b.Control(); control {
+		n = 0 // counters are of rows
+	}
 	rejects, err := w.tbl.Write(context.Background(), b)
 	if err != nil {
 		w.t.Fatal(err)

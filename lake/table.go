@@ -107,8 +107,7 @@ type interval struct {
 
 // partInterval is the part of one Kafka partition.
 type partInterval struct {
-	written int64 // records taken, rejects not counted
-	control int64 // control records among them
+	written int64 // rows taken, rejects not counted
 	drops   []drop
 	pending map[keyindex.Hash]place // of an upsert table: the newest op of each key
 }
@@ -171,6 +170,9 @@ func (t *Table) Load(ctx context.Context, parts []int32) (map[int32]record.Mark,
 			return nil, errors.Join(last, err)
 		}
 		if last = t.reload(ctx); last == nil || errors.Is(last, catalog.ErrNoSuchTable) {
+			break
+		}
+		if hopeless(last) {
 			break
 		}
 		t.log.Warn("the catalog or the store does not answer; trying again", "error", last)
@@ -273,9 +275,7 @@ func (t *Table) control(ctx context.Context, b *record.Batch, op record.Op) erro
 		}
 	}
 	part := b.Partition.Partition
-	p := t.part(part)
-	p.written++
-	p.control++
+	t.part(part)
 	switch op {
 	case record.OpTruncate:
 		return t.discard(drop{partition: part, beforeEpoch: math.MaxUint64})

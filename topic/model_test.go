@@ -233,7 +233,7 @@ func (m *model) finish() {
 	for _, mark := range marks {
 		counts.Add(mark.Counts)
 	}
-	if !counts.Balanced() || counts.Delivered != int64(len(rows)) {
+	if !counts.Balanced() || counts.Delivered != int64(dataRows(rows)) {
 		m.t.Errorf("counts %+v for %d rows", counts, len(rows))
 	}
 	if got := materialise(rows); !maps.Equal(got, m.table) {

@@ -120,7 +120,9 @@ func (l *lane) takeRecord(ctx context.Context, r *run, rec *kgo.Record) error {
 		return nil
 	}
 	if c, stale := stale(head, r.last); stale {
-		r.counts.Add(c)
+		if !head.Op.Control() {
+			r.counts.Add(c)
+		}
 		return nil
 	}
 	if r.version == nil || r.version.schema.ID != head.SchemaID {
@@ -163,9 +165,12 @@ func (l *lane) takeControl(ctx context.Context, r *run, rec *kgo.Record, head re
 	return l.hand(ctx, r)
 }
 
-// done counts a record that is in the batch.
+// done counts a record that is in the batch. Counters are of rows: a control
+// op is none.
 func (r *run) done(head record.Head) {
-	r.counts.Read++
+	if !head.Op.Control() {
+		r.counts.Read++
+	}
 	r.newest = max(r.newest, head.Time)
 	if head.Pos.Compare(r.last) > 0 {
 		r.last = head.Pos

@@ -106,6 +106,7 @@ func (x *Index) take(r *record) {
 		}
 	}
 	x.order.sort(es)
+	x.mem.reserve(len(es))
 	for i := range es {
 		x.mem.put(es[i])
 	}

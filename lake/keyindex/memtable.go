@@ -38,9 +38,23 @@ func (m *memtable) put(e entry) {
 	m.n++
 }
 
-func (m *memtable) grow() {
+// reserve makes room for n more entries at once. Entries that come in hash
+// order would otherwise all crowd at the low end of a table that is too small.
+func (m *memtable) reserve(n int) {
+	bits := m.bits
+	for (m.n+n)*10 >= 7<<bits {
+		bits++
+	}
+	if bits > m.bits {
+		m.resize(bits)
+	}
+}
+
+func (m *memtable) grow() { m.resize(m.bits + 1) }
+
+func (m *memtable) resize(bits uint) {
 	old := m.slots
-	m.bits++
+	m.bits = bits
 	m.n = 0
 	m.slots = make([]entry, 1<<m.bits+memtableTail)
 	for i := range old {

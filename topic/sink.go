@@ -20,8 +20,9 @@ type Sink interface {
 
 	// Write takes b over and may hold it until Flush; it calls b.Release when
 	// done. Rows it can never store are returned as rejects and count as
-	// handled; each other row, control ops included, is Delivered or Superseded
-	// once (invariant 5). Any error is fatal for this Sink: it is closed and opened anew.
+	// handled; each other row is Delivered or Superseded once, and a control op
+	// counts as nothing (invariant 5). Any error is fatal for this Sink: it is
+	// closed and opened anew.
 	Write(ctx context.Context, b *record.Batch) ([]record.Reject, error)
 
 	// Buffered returns the bytes that a Flush would make durable.

@@ -13,11 +13,12 @@ import (
 )
 
 // Bytes that the lanes of one sink fetch ahead, together; a lane gets its
-// share, within limits.
+// share, within limits. They count compressed: in memory rows take ten times
+// as much, and one fetch waits while another is on its way.
 const (
-	fetchAhead    = 32 << 20
+	fetchAhead    = 12 << 20
 	fetchAheadMin = 1 << 20
-	fetchAheadMax = 16 << 20
+	fetchAheadMax = 3 << 20
 )
 
 // open opens the sink and goes to where its marks are.
@@ -35,6 +36,10 @@ func (l *lane) open(ctx context.Context) error {
 		return err
 	}
 	if l.failures == 0 {
+		l.show(l.state, "")
+	} else if l.caughtUp() {
+		// What failed has been done, or there is nothing to do: no flush will say so.
+		l.setTrouble(nil)
 		l.show(l.state, "")
 	}
 	return nil
@@ -70,7 +75,8 @@ func (l *lane) load(ctx context.Context, ps []int32) error {
 			start, _ := log.starts.Lookup(l.topic, p)
 			m = record.Mark{Next: start.Offset}
 		}
-		l.parts[p] = &part{mark: m, next: m.Next, last: m.Last}
+		end, _ := log.ends.Lookup(l.topic, p)
+		l.parts[p] = &part{mark: m, next: m.Next, last: m.Last, high: end.Offset}
 		l.setDurable(p, m.Next)
 	}
 	l.count()
@@ -140,7 +146,7 @@ func (l *lane) connect() error {
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // the end of a log may be one, and it has to be reached
 		kgo.FetchMaxBytes(ahead),
-		kgo.FetchMaxPartitionBytes(min(ahead, 4<<20)),
+		kgo.FetchMaxPartitionBytes(min(ahead, 1<<20)),
 		kgo.WithPools(l.c.k.pools),
 	}, l.c.k.laneOpts...)...)
 	if err != nil {

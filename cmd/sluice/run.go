@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +20,9 @@ import (
 
 	"github.com/sluice-data/sluice/config"
 	"github.com/sluice-data/sluice/ingest"
+	"github.com/sluice-data/sluice/ingest/postgres"
 	"github.com/sluice-data/sluice/keys"
+	"github.com/sluice-data/sluice/objects"
 	"github.com/sluice-data/sluice/progress"
 	"github.com/sluice-data/sluice/topic"
 )
@@ -68,8 +71,15 @@ type runner struct {
 	endpoints endpoints
 }
 
+// memoryLimit is what the collector works towards: it runs more often before
+// the process grows beyond it (invariant 9). GOMEMLIMIT overrides it.
+const memoryLimit = 256 << 20
+
 func (r *runner) run() error {
 	r.since, r.state = time.Now(), "starting"
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	var err error
 	if r.file, err = r.load(); err != nil {
 		return err
@@ -253,12 +263,20 @@ func (r *runner) bounded(ctx context.Context, p *pipeline) error {
 	}
 }
 
-// classify tells an environment that refuses from something that broke.
+// classify tells surroundings that refuse or are away from something that
+// broke. The chain ends here: a rule that does not fit its stream shows when
+// others already run, and is not reported as a refused file.
 func classify(err error) error {
-	if err != nil && ingest.Permanent(err) {
-		return environment(err)
+	if err == nil {
+		return nil
 	}
-	return err
+	code := exitFailure
+	var database *postgres.Error
+	var store *objects.Error
+	if errors.As(err, &database) || errors.As(err, &store) || ingest.Permanent(err) {
+		code = exitEnvironment
+	}
+	return &failure{code, errors.New(err.Error())}
 }
 
 // interrupted hides what a signal during the start has caused.

@@ -209,7 +209,9 @@ func (t *Table) evolve(ctx context.Context, s *record.Schema) ([]string, error) 
 			return nil, errors.Join(last, err)
 		}
 		if try > 0 {
-			if last = t.reload(ctx); last != nil {
+			if last = t.reload(ctx); hopeless(last) {
+				break
+			} else if last != nil {
 				continue
 			}
 			if err := t.checkMarks(maps.Keys(t.parts)); err != nil {

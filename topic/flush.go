@@ -104,14 +104,12 @@ func (l *lane) count() {
 	var c record.Counts
 	var newest int64
 	var last record.Position
-	caughtUp := true
 	for _, p := range l.parts {
 		if p == nil {
 			continue
 		}
 		c.Add(p.mark.Counts)
 		newest = max(newest, p.newest)
-		caughtUp = caughtUp && p.next >= p.high
 		if p.mark.Last.Compare(last) > 0 {
 			last = p.mark.Last
 		}
@@ -127,9 +125,20 @@ func (l *lane) count() {
 	if newest > 0 {
 		s.SourceMicros.Store(newest)
 	}
-	if behind := time.Now().UnixMicro() - newest; !caughtUp && newest > 0 {
+	if behind := time.Now().UnixMicro() - newest; !l.caughtUp() && newest > 0 {
 		s.BehindMicros.Store(max(behind, 0))
 	} else {
 		s.BehindMicros.Store(0)
 	}
+}
+
+// caughtUp reports whether the sink has taken everything up to the ends of the
+// log as last seen.
+func (l *lane) caughtUp() bool {
+	for _, p := range l.parts {
+		if p != nil && p.next < p.high {
+			return false
+		}
+	}
+	return true
 }

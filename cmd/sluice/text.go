@@ -46,6 +46,8 @@ func aligned(rows [][]string, right ...int) string {
 	var widths []int
 	for _, r := range rows {
 		for i, cell := range r {
+			cell = strings.ReplaceAll(cell, "\n", "; ") // of joined errors
+			r[i] = cell
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}

@@ -99,6 +99,13 @@ func (p *Server) Kill() {
 	<-p.done
 }
 
+// Set changes settings, written "name=value", from the next Restart on.
+func (p *Server) Set(settings ...string) {
+	for _, setting := range settings {
+		p.args = append(p.args, "-c", setting) // the last one counts
+	}
+}
+
 // Restart starts a stopped or killed server on the same data and port. The
 // backends of a killed one take a moment to see that it is gone; until then
 // PostgreSQL refuses to start.

@@ -35,7 +35,8 @@ func number(t *testing.T, name string, otherwise int) int {
 
 // points are the named places where the binary of these tests kills itself.
 var points = []string{"lake.before-data", "lake.after-data", "lake.after-commit", "lake.after-index",
-	"ingest.after-slot", "ingest.before-backfill", "ingest.in-backfill", "ingest.after-backfill", "ingest.before-ack"}
+	"ingest.before-publish", "ingest.backfill-begin", "ingest.backfill-end", "ingest.before-checkpoint",
+	"ingest.after-checkpoint", "ingest.before-ack", "topic.before-write", "topic.before-flush", "topic.after-flush"}
 
 // workplace is a folder that a server running as another user can enter.
 func workplace(t *testing.T) string {
@@ -131,6 +132,9 @@ func killOnce(ctx context.Context, t *testing.T, p *pipeline, pg *pgserver.Serve
 		t.Fatal(err)
 	}
 	life := time.Duration(300+rng.IntN(3500)) * time.Millisecond
+	if kill != "" {
+		life = 8 * time.Second // enough to come to most points
+	}
 	select {
 	case <-p.done:
 	case <-time.After(life):

@@ -162,11 +162,11 @@ func (p *pipeline) catalog(ctx context.Context) (judge.Catalog, error) {
 	if err != nil {
 		return judge.Catalog{}, err
 	}
-	keys, err := readerKeys(ctx, s.Endpoints.Catalog)
+	access, secret, err := p.readerKeys()
 	if err != nil {
 		return judge.Catalog{}, err
 	}
-	return judge.Catalog{URI: s.Endpoints.Catalog, Endpoint: s.Endpoints.S3, AccessKey: keys[0], SecretKey: keys[1]}, nil
+	return judge.Catalog{URI: s.Endpoints.Catalog, Endpoint: "http://" + s.Endpoints.S3, AccessKey: access, SecretKey: secret}, nil
 }
 
 // lockedBuffer keeps the end of what a process prints.

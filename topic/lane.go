@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -209,6 +210,11 @@ func (l *lane) fail(err error) {
 		delay = 0 // the marks tell at once where the other writer is
 	}
 	l.retryAt = time.Now().Add(delay)
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if errors.Is(err, full) {
+			err = fmt.Errorf("%w; free disk space there: the stream goes on by itself", err)
+		}
+	}
 	l.c.cfg.Logger.Warn("stream starts again from the sink's marks", "sink", l.c.cfg.Name, "stream", l.stream.Name.String(),
 		"failures", l.failures, "error", err)
 	note := fmt.Sprintf("attempt %d failed: %v", l.failures, err)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sluice-data/sluice/progress"
@@ -23,10 +24,14 @@ type LostError struct {
 
 // Error names the topic and the cause.
 func (e *LostError) Error() string {
-	if e.Topic == "" {
-		return fmt.Sprintf("publish: %v: the source starts again from its checkpoint", e.Err)
+	cause := e.Err.Error()
+	if errors.Is(e.Err, kerr.UnknownServerError) || errors.Is(e.Err, kerr.KafkaStorageError) {
+		cause += " The disk of the broker may be full: look at its log and free space" // how brokers answer then
 	}
-	return fmt.Sprintf("publish to topic %s: %v: the source starts again from its checkpoint", e.Topic, e.Err)
+	if e.Topic == "" {
+		return fmt.Sprintf("publish: %s: the source starts again from its checkpoint", cause)
+	}
+	return fmt.Sprintf("publish to topic %s: %s: the source starts again from its checkpoint", e.Topic, cause)
 }
 
 // Unwrap returns the cause.

@@ -208,6 +208,11 @@ func (p *pipeline) runSource(ctx context.Context, s *config.Source) error {
 			return err
 		}
 		p.log.Warn("source starts again from its checkpoint", "source", s.Name, "error", err)
+		for _, row := range p.board.Rows(time.Now()) {
+			if row.Side == progress.Source && row.Owner == s.Name && row.State != progress.Parked {
+				p.board.Stream(progress.Source, s.Name, row.Stream).Set(progress.Starting, err.Error())
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil

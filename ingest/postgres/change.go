@@ -254,8 +254,20 @@ func (f *follower) reselect(ctx context.Context, rel *relation) (there bool, err
 		params = append(params, m.new[k].data)
 		paramFormats = append(paramFormats, map[byte]int16{'t': 0, 'b': 1}[m.new[k].kind])
 	}
-	sql := fmt.Sprintf("SELECT %s FROM %s WHERE %s", quoteAll(cols), qualified(rel.st.t.name), strings.Join(where, " AND "))
+	sql := fmt.Sprintf("SELECT v.visible, r.* FROM (%s) v LEFT JOIN (SELECT true, %s FROM %s WHERE %s) r ON true",
+		visibleSQL(f.xid), quoteAll(cols), qualified(rel.st.t.name), strings.Join(where, " AND "))
+	formats = append([]int16{0, 0}, formats...)
 	result := f.ss.conn.PgConn().ExecParams(ctx, sql, params, nil, paramFormats, formats).Read()
+	// The log shows a commit a moment before other transactions see its rows,
+	// with a synchronous standby even long before.
+	for pause := time.Millisecond; result.Err == nil && len(result.Rows) > 0 && string(result.Rows[0][0]) != "t"; pause = min(2*pause, 200*time.Millisecond) {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(pause):
+		}
+		result = f.ss.conn.PgConn().ExecParams(ctx, sql, params, nil, paramFormats, formats).Read()
+	}
 	if result.Err != nil {
 		switch sqlState(result.Err) {
 		case "42P01": // the table is gone
@@ -265,20 +277,27 @@ func (f *follower) reselect(ctx context.Context, rel *relation) (there bool, err
 		}
 		return false, wrap("read a row of "+rel.st.t.name.Local()+" whose key has changed", result.Err)
 	}
-	if len(result.Rows) == 0 {
+	if len(result.Rows) == 0 || result.Rows[0][1] == nil {
 		return false, nil
 	}
 	for j, i := range want {
-		c := cell{kind: 'n', data: result.Rows[0][j]}
+		c := cell{kind: 'n', data: result.Rows[0][2+j]}
 		if c.data != nil {
 			c.kind = 't'
-			if formats[j] == 1 {
+			if formats[2+j] == 1 {
 				c.kind = 'b'
 			}
 		}
 		m.new[i] = c
 	}
 	return true, nil
+}
+
+// visibleSQL asks whether the statement sees what transaction xid has done. The
+// log gives a transaction's id without its epoch: the nearest one is meant.
+func visibleSQL(xid uint32) string {
+	return fmt.Sprintf(`SELECT pg_visible_in_snapshot((m + (%d - m %% 4294967296 + 6442450944) %% 4294967296 - 2147483648)::text::xid8, now) AS visible
+		FROM (SELECT now, pg_snapshot_xmax(now)::text::bigint AS m FROM (SELECT pg_current_snapshot() AS now) s) x`, xid)
 }
 
 // truncate empties streams at their position.

@@ -44,7 +44,7 @@ func rowBytes(op byte, relation uint32, oldKind byte, old, fresh []cell) []byte 
 
 func TestMessagesReadBack(t *testing.T) {
 	begin, err := parseBegin(u32(u64(u64(nil, 7), 8), 9))
-	if err != nil || begin != (beginMessage{lsn: 7, micros: 8}) {
+	if err != nil || begin != (beginMessage{lsn: 7, micros: 8, xid: 9}) {
 		t.Error(begin, err)
 	}
 	commit, err := parseCommit(u64(u64(u64([]byte{0}, 7), 9), 8))

@@ -65,6 +65,7 @@ type follower struct {
 	relations map[uint32]*relation
 
 	inside  bool // a transaction is open
+	xid     uint32
 	lsn     uint64
 	micros  int64 // its commit time
 	index   uint64
@@ -278,7 +279,7 @@ func (f *follower) message(ctx context.Context, b []byte, sent int64) error {
 		return f.change(ctx, b)
 	case 'B':
 		m, err := parseBegin(b[1:])
-		f.inside, f.lsn, f.micros, f.index = true, m.lsn, m.micros+epochMicros, 1
+		f.inside, f.xid, f.lsn, f.micros, f.index = true, m.xid, m.lsn, m.micros+epochMicros, 1
 		return err
 	case 'C':
 		m, err := parseCommit(b[1:])

@@ -19,6 +19,7 @@ type cell struct {
 type beginMessage struct {
 	lsn    uint64 // start of the commit record
 	micros int64  // commit time, µs since 2000-01-01
+	xid    uint32 // without its epoch
 }
 
 // commitMessage closes a transaction.
@@ -118,7 +119,7 @@ func (r *reader) done(what string) error {
 func parseBegin(b []byte) (m beginMessage, err error) {
 	r := reader{b: b}
 	m.lsn, m.micros = r.uint64(), int64(r.uint64())
-	r.uint32() // xid
+	m.xid = r.uint32()
 	return m, r.done("begin")
 }
 

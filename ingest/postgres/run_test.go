@@ -390,3 +390,53 @@ func TestSeveralTablesShareATransaction(t *testing.T) {
 		t.Errorf("a and b were loaded %d times", begins)
 	}
 }
+
+// A commit is in the log before others see what it did; a synchronous standby
+// that is away makes the moment last.
+func TestKeyChangeThatIsNotVisibleYet(t *testing.T) {
+	url, conn := database(t)
+	run(t, conn, `CREATE TABLE docs (id int PRIMARY KEY, n int, body text); ALTER TABLE docs ALTER body SET STORAGE EXTERNAL`)
+	big := strings.Repeat("b", 10000)
+	run(t, conn, `INSERT INTO docs VALUES (1, 1, $1)`, big)
+	out := newRecorder()
+	s := source(t, url, nil, "public.docs")
+	start(t, s, out)
+	streams(t, s)
+	other, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	run(t, conn, `SET synchronous_commit = off`)
+	run(t, conn, `ALTER SYSTEM SET synchronous_standby_names = 'nobody'`)
+	defer run(t, conn, `SELECT pg_reload_conf()`)
+	defer run(t, conn, `ALTER SYSTEM RESET synchronous_standby_names`)
+	run(t, conn, `SELECT pg_reload_conf()`)
+	eventually(t, "the server waits for a standby", func() bool {
+		var names string
+		return conn.QueryRow(t.Context(), `SHOW synchronous_standby_names`).Scan(&names) == nil && names == "nobody"
+	})
+	committed := make(chan error, 1)
+	go func() {
+		_, err := other.Exec(context.Background(), `UPDATE docs SET id = 5`)
+		committed <- err
+	}()
+	eventually(t, "the source looks for the row", func() bool {
+		var looks bool
+		err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_visible_in_snapshot%' AND pid <> pg_backend_pid())`).Scan(&looks)
+		return err == nil && looks
+	})
+	run(t, conn, `ALTER SYSTEM RESET synchronous_standby_names`)
+	run(t, conn, `SELECT pg_reload_conf()`)
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the row arrives under its new key with all cells", func() bool {
+		for _, e := range out.rows("public.docs") {
+			if e.op == record.OpInsert && e.cells[0] == "5" && e.cells[2] == big {
+				return true
+			}
+		}
+		return false
+	})
+}

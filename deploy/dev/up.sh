@@ -3,7 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 
 # Side by side, for most of the time goes into waiting for registries.
-"$here/postgres.sh" >"$(mkdir -p "$cache" && echo "$cache")/up.$$.postgres" & postgres=$!
+mkdir -p "$cache"
+"$here/postgres.sh" >"$cache/up.$$.postgres" & postgres=$!
 "$here/judges.sh" >"$cache/up.$$.judges" & judges=$!
 if [ "${1:-}" != demo ]; then "$here/kafka.sh" >"$cache/up.$$.kafka" & kafka=$!; fi
 trap 'rm -f "$cache"/up.$$.*' EXIT

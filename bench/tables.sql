@@ -1,7 +1,7 @@
 -- The tables of the workloads. W1 is orders_wide: 24 columns, about 750 bytes a
 -- row. W2 is taxi_trips: 12 narrow columns, about 105 bytes a row. W3 changes
 -- orders_wide. Run by load.sh.
-DROP TABLE IF EXISTS orders_wide, taxi_trips, w3_progress CASCADE;
+DROP TABLE IF EXISTS orders_wide, taxi_trips, w3_progress, w3_commits CASCADE;
 CREATE TABLE orders_wide (
   id             bigint PRIMARY KEY,
   customer_id    bigint        NOT NULL,
@@ -44,6 +44,8 @@ CREATE TABLE taxi_trips (
 );
 CREATE TABLE w3_progress (run_id text, worker int, txns bigint, ins bigint, upd bigint, del bigint, reins bigint,
                           started timestamptz, finished timestamptz, PRIMARY KEY (run_id, worker));
+-- Of a run at a fixed rate: each transaction's log address and time just before its commit. Unlogged: it adds nothing to the log.
+CREATE UNLOGGED TABLE w3_commits (run_id text, lsn pg_lsn, at timestamptz);
 
 -- h is a 63-bit hash of (key, salt): the same on every version, plan and order of rows.
 CREATE OR REPLACE FUNCTION h(k bigint, salt bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS

@@ -357,12 +357,14 @@ func (c chains) newColumns(s *config.Source) func(record.StreamName) ingest.NewC
 			if p.Stream != n.Local() {
 				continue
 			}
+			var rules []mappers.Rule
 			for _, r := range p.Rules {
 				if m, ok := mappers.RuleOf(r.Settings); ok {
-					nc.Named = append(nc.Named, m.Names()...)
+					rules = append(rules, m)
 					nc.Pass = nc.Pass || m.Keep != nil // what keep does not name does not pass anyway
 				}
 			}
+			nc.Named = func(field string) bool { return mappers.Named(rules, field) }
 		}
 		return nc
 	}

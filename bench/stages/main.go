@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -50,21 +51,23 @@ func main() {
 		run = func() error { return serveS3(*dir) }
 	}
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "stages:", err)
-		os.Exit(1)
+		log.Fatalln("stages:", err)
 	}
 }
 
 // serveS3 is the child: the gateway changes the working directory of its process.
 func serveS3(dir string) error {
 	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	done := make(chan error, 2)
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
-		stop()
-		time.Sleep(time.Second)
-		os.Exit(0) // idle connections would hold it
+		done <- gateway.Run(ctx, gateway.Config{Dir: dir, AccessKey: accessKey, SecretKey: secretKey, Ready: func(addr string) { fmt.Println(addr) }})
 	}()
-	return gateway.Run(ctx, gateway.Config{Dir: dir, AccessKey: accessKey, SecretKey: secretKey, Ready: func(addr string) { fmt.Println(addr) }})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		done <- nil // the parent is done; the gateway would wait for idle connections
+	}()
+	return <-done
 }
 
 func measure(url, table string, rows int, dir string) error {
@@ -91,7 +94,7 @@ func measure(url, table string, rows int, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if err := l.EnsureBucket(ctx); err != nil {
 		return err
 	}
@@ -99,7 +102,7 @@ func measure(url, table string, rows int, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer t.Close()
+	defer func() { _ = t.Close() }()
 	marks, err := t.Load(ctx, []int32{0, 1, 2, 3})
 	if err != nil {
 		return err

@@ -48,7 +48,9 @@ func RunEmbedded(ctx context.Context, cfg EmbeddedConfig) error {
 		return fmt.Errorf("embedded broker: %w", err)
 	}
 	data := filepath.Join(cfg.Dir, "log")
+	disk := &diskGuard{failed: make(chan error, 1)}
 	cluster, err := kfake.NewCluster(
+		kfake.WithLogger(disk),
 		kfake.NumBrokers(1),
 		kfake.Ports(cfg.Port),
 		kfake.ClusterID(id),
@@ -59,20 +61,46 @@ func RunEmbedded(ctx context.Context, cfg EmbeddedConfig) error {
 	if err != nil {
 		return fmt.Errorf("embedded broker on port %d with data in %s: %w", cfg.Port, cfg.Dir, err)
 	}
-	defer cluster.Close()
 	addr := cluster.ListenAddrs()[0]
 	cfg.Logger.Info("embedded broker: single node, not for production", "addr", addr, "dir", cfg.Dir)
 	cluster.ApplyRetention()
 	if cfg.Ready != nil {
 		cfg.Ready(addr)
 	}
-	for sleep(ctx, retentionEvery) {
+	tick := time.NewTicker(retentionEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			cluster.Close()
+			return nil
+		case err := <-disk.failed:
+			// Not closed: the broker stands still where it could not write.
+			return fmt.Errorf("embedded broker: %w: free space on the disk of %s: it starts again by itself", err, cfg.Dir)
+		case <-tick.C:
+		}
 		cluster.ApplyRetention()
 		if err := capSize(ctx, cfg, data, addr); err != nil && ctx.Err() == nil {
 			cfg.Logger.Error("embedded broker: keep the log below its cap", "error", err)
 		}
 	}
-	return nil
+}
+
+// diskGuard stops the broker at the first write that fails. It would refuse
+// that batch and could take a later, smaller one of the same partition: to a
+// sink that goes by positions the refused rows would look like duplicates.
+type diskGuard struct{ failed chan error }
+
+// Logf is called on the broker's only goroutine, before anybody is answered.
+func (g *diskGuard) Logf(level kfake.LogLevel, format string, args ...any) {
+	if level > kfake.LogLevelWarn || !strings.HasPrefix(format, "persist ") {
+		return
+	}
+	select {
+	case g.failed <- fmt.Errorf(format, args...):
+	default:
+	}
+	select {} // nothing after a failed write may happen; the process ends
 }
 
 // listenLoopback refuses every address but 127.0.0.1: the broker asks nobody who they are.

@@ -223,7 +223,7 @@ func (c *children) watch(ctx context.Context, k childKind) error {
 		if ch != nil && alive(ch.PID, ch.Started) {
 			continue
 		}
-		c.log.Warn("embedded server is gone, starting it again", "server", k.name)
+		c.log.Warn("embedded server is gone, starting it again"+lastLine(filepath.Join(c.dir, k.name+".log")), "server", k.name)
 		if _, err := c.ensure(ctx, k); err != nil && ctx.Err() == nil {
 			// The disk may be full or the port taken: both can pass.
 			c.log.Error("embedded server does not start", "server", k.name, "error", err)

@@ -20,7 +20,7 @@ func TestInstance(t *testing.T) {
 		want := inserts(1, 0, 100)
 		publish(t, p, orders, want...)
 		stream := Stream{Name: orders.Stream, Open: st.open}
-		// Nothing here lives as long as this session: without the name, the next one waits in vain.
+		// The test ends before the session of the killed member does: without the name, the next one waits in vain.
 		cfg := ConsumerConfig{Session: 5 * time.Minute, Instance: "shop-1.lake"}
 		a := consume(t, killed, cfg, stream)
 		catchUp(t, a)

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/sluice-data/sluice/config"
 	"github.com/sluice-data/sluice/ingest"
-	"github.com/sluice-data/sluice/lake"
 	"github.com/sluice-data/sluice/progress"
 	"github.com/sluice-data/sluice/record"
 	"github.com/sluice-data/sluice/topic"
@@ -47,7 +45,7 @@ type pipeline struct {
 	instance  string         // of this folder; each role runs once in it, so names of members are made of both
 	ports     map[string]int // of the catalogs of the last run, by sink
 	catalogs  map[string]*catalogServer
-	lakes     []*lake.Lake
+	closers   []func() error
 	consumers []*topic.Consumer
 }
 
@@ -57,76 +55,51 @@ func (p *pipeline) open(ctx context.Context) error {
 		if !p.only[s.Name] {
 			continue
 		}
-		if err := p.openLake(ctx, s); err != nil {
+		if err := p.openSink(ctx, s); err != nil {
 			return fmt.Errorf("sink %s: %w", s.Name, err)
 		}
 	}
 	return nil
 }
 
-func (p *pipeline) openLake(ctx context.Context, s *config.Sink) error {
-	c, err := lakeConfig(p.file, s, p.s3, p.board, p.log, p.hook)
+// openSink prepares one sink and its consumer.
+func (p *pipeline) openSink(ctx context.Context, s *config.Sink) error {
+	kind, err := sinkKindOf(s)
 	if err != nil {
 		return err
 	}
-	l, err := lake.Open(ctx, c)
+	opened, err := kind.open(ctx, p, s)
+	if opened.close != nil {
+		p.closers = append(p.closers, opened.close)
+	}
 	if err != nil {
 		return err
 	}
-	p.lakes = append(p.lakes, l)
-	settings := s.Settings.(*icebergSettings)
-	if settings.S3.Embedded {
-		if err := l.EnsureBucket(ctx); err != nil {
-			return err
-		}
+	if opened.catalog != nil {
+		p.catalogs[s.Name] = opened.catalog
 	}
-	if c.Catalog.SQL != "" {
-		served, err := serveCatalog(ctx, p.file, settings, c, p.ports[s.Name])
-		if err != nil {
-			return err
-		}
-		p.catalogs[s.Name] = served
-	}
-	cc := topic.ConsumerConfig{Name: s.Name, Every: settings.Commit.Every, Bytes: int(settings.Commit.Bytes),
+	c := topic.ConsumerConfig{Name: s.Name, Every: opened.every, Bytes: opened.bytes, Rows: opened.rows,
 		Drain: p.drain, Session: session, Instance: p.instance + "." + s.Name, Board: p.board, Logger: p.log}
-	for _, stream := range s.Streams {
-		t, err := tableConfig(p.file, stream)
+	for i, stream := range s.Streams {
+		name, err := record.ParseStreamName(stream.From)
 		if err != nil {
 			return err
 		}
-		cc.Streams = append(cc.Streams, topic.Stream{Name: t.Stream, Chain: p.rules.shape(stream.Shape),
-			Open: func(context.Context) (topic.Sink, error) {
-				table, err := l.Table(t)
+		c.Streams = append(c.Streams, topic.Stream{Name: name, Chain: p.rules.shape(stream.Shape),
+			Open: func(ctx context.Context) (topic.Sink, error) {
+				sink, err := opened.streams[i](ctx)
 				if err != nil {
-					return nil, err
+					return nil, err // no typed nil: it would look like a sink
 				}
-				return hookedSink(table, p.hook), nil
+				return hookedSink(sink, p.hook), nil
 			}})
 	}
-	consumer, err := p.kafka.Consume(ctx, cc)
+	consumer, err := p.kafka.Consume(ctx, c)
 	if err != nil {
 		return err
 	}
 	p.consumers = append(p.consumers, consumer)
 	return nil
-}
-
-// tableConfig returns how a stream of a sink goes into its table.
-func tableConfig(f *config.File, s *config.Stream) (lake.TableConfig, error) {
-	settings, ok := s.Settings.(*icebergStream)
-	if !ok {
-		return lake.TableConfig{}, fmt.Errorf("stream %s is of no lake", s.From)
-	}
-	name, err := record.ParseStreamName(s.From)
-	if err != nil {
-		return lake.TableConfig{}, err
-	}
-	topicName, err := topic.TopicName(f.Name, name)
-	if err != nil {
-		return lake.TableConfig{}, err
-	}
-	return lake.TableConfig{Stream: name, Topic: topicName, Table: settings.Table, Mode: settings.Mode, PartitionBy: settings.PartitionBy,
-		SortBy: settings.SortBy, TargetFileBytes: int64(settings.FileBytes), ZstdLevel: settings.ZstdLevel}, nil
 }
 
 // run runs all roles until ctx ends, or until all have caught up. What it
@@ -222,7 +195,11 @@ func (p *pipeline) runSource(ctx context.Context, s *config.Source) error {
 }
 
 func (p *pipeline) publish(ctx context.Context, s *config.Source) error {
-	source, origin, err := newSource(p.file, s, p.untilCaughtUp, p.board, p.log)
+	kind, err := sourceKindOf(s)
+	if err != nil {
+		return err
+	}
+	source, origin, err := kind.open(p, s)
 	if err != nil {
 		return err
 	}
@@ -255,11 +232,8 @@ func (p *pipeline) publish(ctx context.Context, s *config.Source) error {
 // close releases what open opened.
 func (p *pipeline) close() error {
 	var errs []error
-	for _, s := range p.catalogs {
-		errs = append(errs, s.close())
-	}
-	for _, l := range p.lakes {
-		errs = append(errs, l.Close())
+	for _, c := range slices.Backward(p.closers) {
+		errs = append(errs, c())
 	}
 	return errors.Join(errs...)
 }
@@ -282,21 +256,4 @@ func (l *errorList) join() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(l.errs...)
-}
-
-// databaseOf returns the database that an address names, "" if it names none.
-func databaseOf(address string) string {
-	if strings.Contains(address, "://") {
-		u, err := url.Parse(address)
-		if err != nil {
-			return ""
-		}
-		return strings.TrimPrefix(u.Path, "/")
-	}
-	for _, word := range strings.Fields(address) {
-		if name, ok := strings.CutPrefix(word, "dbname="); ok {
-			return strings.Trim(name, "'")
-		}
-	}
-	return ""
 }

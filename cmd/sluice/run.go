@@ -228,11 +228,9 @@ func (r *runner) connect(ctx context.Context, p *pipeline, watch func(childKind)
 			return err
 		}
 	}
-	for _, s := range r.file.Sinks {
-		if lake, ok := s.Settings.(*icebergSettings); ok && lake.S3.Embedded && p.s3 == "" && p.only[s.Name] {
-			if p.s3, err = watch(s3Child); err != nil {
-				return err
-			}
+	if p.needsS3() {
+		if p.s3, err = watch(s3Child); err != nil {
+			return err
 		}
 	}
 	c, err := kafkaConfig(r.file, broker, r.log)

@@ -58,7 +58,11 @@ func checkAll(f *config.File) error {
 	for _, s := range f.Sinks {
 		for i, stream := range s.Streams {
 			problems = append(problems, checkRules(f, stream.Shape, false)...)
-			if _, err := tableConfig(f, stream); err != nil {
+			kind, err := sinkKindOf(s)
+			if err == nil && kind.check != nil {
+				err = kind.check(f, stream)
+			}
+			if err != nil {
 				problems = append(problems, f.Problem(fmt.Sprintf("sinks.%s.streams[%d].from", s.Name, i), err.Error()))
 			}
 		}

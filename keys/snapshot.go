@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,32 +20,27 @@ const MaxBytes = 1 << 20
 // can be searched.
 const AdvisedBytes = 16
 
-// Snapshot holds the values of some references as they were at one moment. It
-// is immutable; a rotation is a new Snapshot.
+// Snapshot holds the keys behind some references as they were at one moment.
+// It is immutable; a rotation is a new Snapshot.
 type Snapshot struct {
-	values   map[Ref][]byte
+	rings    map[Ref]*Ring
+	failed   map[Ref]error
 	warnings []string
 }
 
 // Load reads refs, of which relative files start at baseDir. It reports all
-// references that cannot be read, not only the first.
+// references that cannot be read, not only the first. Key services are those
+// that the environment describes.
 func Load(ctx context.Context, refs []Ref, baseDir string) (*Snapshot, error) {
-	s := &Snapshot{values: make(map[Ref][]byte, len(refs))}
+	s := Open(ctx, refs, baseDir, NewServices(os.Getenv))
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	var errs []error
 	for _, r := range refs {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if _, done := s.values[r]; done {
-			continue
-		}
-		v, warnings, err := Read(r, baseDir)
-		if err != nil {
+		if err := s.Err(r); err != nil {
 			errs = append(errs, err)
-			continue
 		}
-		s.values[r] = v
-		s.warnings = append(s.warnings, warnings...)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -52,25 +48,107 @@ func Load(ctx context.Context, refs []Ref, baseDir string) (*Snapshot, error) {
 	return s, nil
 }
 
-// Key returns a copy of the value of r and whether the snapshot has it.
-func (s *Snapshot) Key(r Ref) ([]byte, bool) {
+// Open reads refs. A key that cannot be had is missing in the Snapshot, and Err
+// says why.
+func Open(ctx context.Context, refs []Ref, baseDir string, services Services) *Snapshot {
+	s := &Snapshot{rings: make(map[Ref]*Ring, len(refs)), failed: map[Ref]error{}}
+	for _, r := range refs {
+		if s.rings[r] != nil || s.failed[r] != nil {
+			continue
+		}
+		text, warnings, err := readText(r, baseDir)
+		if err != nil {
+			s.failed[r] = err
+			continue
+		}
+		ring, err := parse(ctx, r, text, services)
+		if err != nil {
+			s.failed[r] = err
+			continue
+		}
+		s.rings[r] = ring
+		if !r.Scheme.IsRing() || ring.Secret() {
+			s.warnings = append(s.warnings, warnings...)
+		}
+	}
+	return s
+}
+
+// parse makes the ring of a reference from the text it points to.
+func parse(ctx context.Context, r Ref, text []byte, services Services) (*Ring, error) {
+	if !r.Scheme.IsRing() {
+		return Single(text), nil
+	}
+	ring, err := ParseRing(ctx, text, services)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r, err)
+	}
+	if r.Scheme == RingFile {
+		return ring, nil
+	}
+	for _, v := range ring.versions {
+		if v.Wrap.By != r.Scheme { // the reference promises who keeps the keys
+			return nil, fmt.Errorf("%s: version %s is not wrapped by %s; fix: sluice keys rewrap", r, v.ID, r.Scheme)
+		}
+	}
+	return ring, nil
+}
+
+// Ring returns the ring of r and whether the snapshot has it. A variable or a
+// file with one key is a ring of one version.
+func (s *Snapshot) Ring(r Ref) (*Ring, bool) {
 	if s == nil {
 		return nil, false
 	}
-	v, ok := s.values[r]
-	return slices.Clone(v), ok
+	ring, ok := s.rings[r]
+	return ring, ok
+}
+
+// Key returns a copy of the key of r and whether the snapshot has it: of a
+// ring its stable version, which a rotation does not change.
+func (s *Snapshot) Key(r Ref) ([]byte, bool) {
+	ring, ok := s.Ring(r)
+	if !ok {
+		return nil, false
+	}
+	return ring.Stable().Value(), true
+}
+
+// Err says why the snapshot does not have the key of r; nil if it has.
+func (s *Snapshot) Err(r Ref) error {
+	if s == nil {
+		return fmt.Errorf("%s: no keys were loaded", r)
+	}
+	if err := s.failed[r]; err != nil {
+		return err
+	}
+	if s.rings[r] == nil {
+		return fmt.Errorf("%s was not loaded", r)
+	}
+	return nil
+}
+
+// Refs returns the references of the snapshot, those without a key included,
+// in the order of their spelling.
+func (s *Snapshot) Refs() []Ref {
+	refs := slices.AppendSeq(slices.Collect(maps.Keys(s.rings)), maps.Keys(s.failed))
+	slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
+	return refs
 }
 
 // Warnings returns what is unsafe about the sources of the values, with its fix.
 func (s *Snapshot) Warnings() []string { return slices.Clone(s.warnings) }
 
-// Short returns the references whose value has fewer than AdvisedBytes, which
-// is too few for the key of an HMAC, in the order of their spelling.
+// Short returns the references that have a key of fewer than AdvisedBytes,
+// which is too few for the key of an HMAC, in the order of their spelling.
 func (s *Snapshot) Short() []Ref {
 	var short []Ref
-	for r, v := range s.values {
-		if len(v) < AdvisedBytes {
-			short = append(short, r)
+	for r, ring := range s.rings {
+		for _, v := range ring.versions {
+			if v.value != nil && len(v.value) < AdvisedBytes {
+				short = append(short, r)
+				break
+			}
 		}
 	}
 	slices.SortFunc(short, func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
@@ -78,27 +156,35 @@ func (s *Snapshot) Short() []Ref {
 }
 
 // String keeps the values out of every print.
-func (s *Snapshot) String() string { return fmt.Sprintf("keys.Snapshot(%d values)", len(s.values)) }
+func (s *Snapshot) String() string { return fmt.Sprintf("keys.Snapshot(%d values)", len(s.rings)) }
 
 // GoString keeps the values out of every print.
 func (s *Snapshot) GoString() string { return s.String() }
 
-// Read returns the value of one reference, without the line end that editors
-// put behind it, and what is unsafe about where it lies.
+// Read returns the value of one reference to a variable or a file, without the
+// line end that editors put behind it, and what is unsafe about where it lies.
 func Read(r Ref, baseDir string) (value []byte, warnings []string, err error) {
-	switch r.Scheme {
-	case Env:
+	if r.Scheme.IsRing() {
+		return nil, nil, fmt.Errorf("%s is a key ring; only keys of rules can be one", r)
+	}
+	return readText(r, baseDir)
+}
+
+// readText returns what r points to: a value, or the text of a ring.
+func readText(r Ref, baseDir string) (value []byte, warnings []string, err error) {
+	switch {
+	case r.Scheme == Env:
 		v, ok := os.LookupEnv(r.Name)
 		if !ok {
 			return nil, nil, fmt.Errorf("%s: the environment variable is not set", r)
 		}
 		value = []byte(v)
-	case File:
+	case r.Scheme == File, r.Scheme.IsRing():
 		if value, warnings, err = readFile(r, baseDir); err != nil {
 			return nil, nil, err
 		}
 	default:
-		return nil, nil, fmt.Errorf("reference with scheme %q; want env or file", r.Scheme)
+		return nil, nil, fmt.Errorf("reference with scheme %q; %s", r.Scheme, wantRef)
 	}
 	value = trimLineEnd(value)
 	if len(value) == 0 {

@@ -46,6 +46,7 @@ var onlyIn = map[string][]string{
 	"github.com/twmb/franz-go":                        {"topic"},
 	"github.com/apache/iceberg-go":                    {"lake"},
 	"github.com/aws/aws-sdk-go-v2/service/s3":         {"objects"},
+	"github.com/aws/aws-sdk-go-v2/service/kms":        {"keys"},
 	"github.com/pgvector/pgvector-go":                 {"vector"},
 	"github.com/sashabaranov/go-openai":               {"vector"},
 	"github.com/versity/versitygw":                    {"objects/gateway"},

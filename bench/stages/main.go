@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,9 +45,10 @@ func main() {
 	table := flag.String("table", "public.orders_wide", "the table to take rows from")
 	rows := flag.Int("rows", 100_000, "rows held in memory")
 	dir := flag.String("dir", "", "an empty folder")
+	profile := flag.String("profile", "", "write a CPU profile of each stage to this path with .STAGE behind it")
 	serve := flag.Bool("gateway", false, "serve S3 from -dir until standard input ends")
 	flag.Parse()
-	run := func() error { return measure(*url, *table, *rows, *dir) }
+	run := func() error { return measure(*url, *table, *rows, *dir, *profile) }
 	if *serve {
 		run = func() error { return serveS3(*dir) }
 	}
@@ -70,7 +72,7 @@ func serveS3(dir string) error {
 	return <-done
 }
 
-func measure(url, table string, rows int, dir string) error {
+func measure(url, table string, rows int, dir, profile string) error {
 	ctx := context.Background()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -80,6 +82,7 @@ func measure(url, table string, rows int, dir string) error {
 	if err != nil {
 		return err
 	}
+	in.profile = profile
 	s3, err := startS3(filepath.Join(dir, "s3"))
 	if err != nil {
 		return err
@@ -127,16 +130,17 @@ func measure(url, table string, rows int, dir string) error {
 
 // input is what would lie on a topic.
 type input struct {
-	limit  int
-	stop   context.CancelFunc
-	mu     sync.Mutex
-	schema *record.Schema
-	enc    *record.Encoder
-	values [][]byte
-	next   [partitions]int64
-	decode *record.Decoder
-	heads  record.HeadReader
-	free   []*record.Batch
+	profile string
+	limit   int
+	stop    context.CancelFunc
+	mu      sync.Mutex
+	schema  *record.Schema
+	enc     *record.Encoder
+	values  [][]byte
+	next    [partitions]int64
+	decode  *record.Decoder
+	heads   record.HeadReader
+	free    []*record.Batch
 }
 
 // take reads the first rows that the source brings of a table, then removes its slot.
@@ -237,6 +241,17 @@ func (in *input) reuse() *record.Batch {
 func (in *input) stage(name, table string, s3 int, pass func() error) error {
 	if err := pass(); err != nil { // warm
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	if in.profile != "" {
+		f, err := os.Create(in.profile + "." + name)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	busy, own, gate, began, rows := machineCPU(), cpu(), processCPU(s3), time.Now(), 0
 	for rows == 0 || cpu()-own < atLeast {

@@ -159,7 +159,10 @@ func (k *Kafka) reach(ctx context.Context) (string, error) {
 }
 
 // client returns a client for the brokers with opts on top.
-func (k *Kafka) client(opts ...kgo.Opt) (*kgo.Client, error) {
+func (k *Kafka) client(opts ...kgo.Opt) (*kgo.Client, error) { return k.clientBehind(nil, opts...) }
+
+// clientBehind returns a client that writes through a gate; nil = none.
+func (k *Kafka) clientBehind(g *gate, opts ...kgo.Opt) (*kgo.Client, error) {
 	base := []kgo.Opt{
 		kgo.SeedBrokers(k.cfg.Brokers...),
 		kgo.ClientID("sluice-" + k.cfg.Prefix),
@@ -167,7 +170,10 @@ func (k *Kafka) client(opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.DisableClientMetrics(),
 		kgo.MetadataMinAge(250 * time.Millisecond), // a new topic is seen at once
 	}
-	if k.cfg.TLS != nil {
+	switch {
+	case g != nil:
+		base = append(base, kgo.Dialer(g.dialer(k.cfg.TLS)), kgo.WithLogger(gateLog{k.clientLog, g}))
+	case k.cfg.TLS != nil:
 		base = append(base, kgo.DialTLSConfig(k.cfg.TLS))
 	}
 	if s := k.cfg.SASL; s != nil {

@@ -69,16 +69,15 @@ type Publisher struct {
 // brokers hold; nil counts nothing. Close it.
 func (k *Kafka) Publisher(source string, origin record.Origin, board *progress.Board) (*Publisher, error) {
 	n := max(k.cfg.BufferBytes/slabBytes, 2)
-	cl, err := k.client(append([]kgo.Opt{
+	cl, err := k.clientBehind(new(gate), append([]kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchMaxBytes(batchBytes),
 		kgo.ProducerBatchCompression(kgo.SnappyCompression()),
 		kgo.ProducerLinger(5 * time.Millisecond),
 		kgo.RecordPartitioner(partitioner{}),
 		kgo.MaxBufferedRecords((n + 1) * slabRecords * 2), // the slabs are the limit
-		// The client itself gives up nothing, see watch: were it to drop one
-		// record and to write a later one of the same partition, the first would
-		// look like a duplicate when the source sends it again.
+		// The client itself gives up nothing, see watch. What the brokers refuse
+		// for good shuts the gate.
 		kgo.UnknownTopicRetries(-1),
 	}, k.producerOpts...)...)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -34,9 +35,14 @@ func number(t *testing.T, name string, otherwise int) int {
 }
 
 // points are the named places where the binary of these tests kills itself.
-var points = []string{"lake.before-data", "lake.after-data", "lake.after-commit", "lake.after-index",
-	"ingest.before-publish", "ingest.backfill-begin", "ingest.backfill-end", "ingest.before-checkpoint",
-	"ingest.after-checkpoint", "ingest.before-ack", "topic.before-write", "topic.before-flush", "topic.after-flush"}
+// Each is aimed at once before chance decides; the first of them lie in the
+// backfill, which is over once it has been let through.
+var points = []string{"ingest.backfill-begin", "ingest.backfill-end", "ingest.before-publish", "topic.before-write",
+	"lake.before-data", "lake.after-data", "lake.after-commit", "lake.after-index", "ingest.before-checkpoint",
+	"ingest.after-checkpoint", "ingest.before-ack", "topic.before-flush", "topic.after-flush"}
+
+// inBackfill is how many of points only a backfill passes.
+const inBackfill = 2
 
 // workplace is a folder that a server running as another user can enter.
 func workplace(t *testing.T) string {
@@ -73,10 +79,10 @@ func startPostgres(ctx context.Context, t *testing.T, dir string) *pgserver.Serv
 }
 
 // TestChaosLosesAndDoublesNothing kills sluice SLUICE_CHAOS_KILLS times (default 20),
-// at named points and at random moments, from the first second of the backfill
+// first at every named point and then at points and moments that chance picks, from the first second of the backfill
 // on, and the broker and the database now and then; SLUICE_CHAOS_SEED reproduces.
 func TestChaosLosesAndDoublesNothing(t *testing.T) {
-	kills, seed := number(t, "SLUICE_CHAOS_KILLS", 20), number(t, "SLUICE_CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))
+	kills, seed := max(number(t, "SLUICE_CHAOS_KILLS", 20), len(points)), number(t, "SLUICE_CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))
 	t.Logf("SLUICE_CHAOS_SEED=%d SLUICE_CHAOS_KILLS=%d", seed, kills)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(3+kills/4)*time.Minute)
 	defer cancel()
@@ -103,37 +109,65 @@ func TestChaosLosesAndDoublesNothing(t *testing.T) {
 	// The first third of the kills may fall into the backfill. Then the load
 	// rests until the stream has begun: every version after that must be in
 	// the append table exactly once.
-	counts := map[string]int{}
-	for i := range kills / 3 {
-		killOnce(ctx, t, p, pg, rng, i, counts)
+	k := &killer{p: p, pg: pg, rng: rng, counts: map[string]int{}, hit: map[string]int{}}
+	for range kills / 3 {
+		k.once(ctx, t)
 	}
 	gate.Lock()
 	mark := settle(ctx, t, p, pg)
 	gate.Unlock()
-	for i := range kills - kills/3 {
-		killOnce(ctx, t, p, pg, rng, i, counts)
+	k.settled = true
+	for range kills - kills/3 {
+		k.once(ctx, t)
 	}
 	stopLoad()
 	if err := <-loaded; err != nil {
 		t.Fatalf("load: %v", err)
 	}
-	t.Logf("%d transactions, kills: %v", l.txns, counts)
+	t.Logf("%d transactions, kills: %v", l.txns, k.counts)
+	for _, point := range points {
+		if k.hit[point] == 0 {
+			t.Errorf("nothing was killed at %s", point)
+		}
+	}
 	compare(ctx, t, p, pg, mark)
 }
 
-// killOnce runs sluice for a while and ends it hard.
-func killOnce(ctx context.Context, t *testing.T, p *pipeline, pg *pgserver.Server, rng *rand.Rand, i int, counts map[string]int) {
+// killer runs sluice for a while and ends it hard, again and again.
+type killer struct {
+	p       *pipeline
+	pg      *pgserver.Server
+	rng     *rand.Rand
+	n       int            // runs so far
+	settled bool           // the backfill is over
+	counts  map[string]int // by what was killed
+	hit     map[string]int // by point
+}
+
+// pick returns where the next run kills itself, "" if it is killed at a random
+// moment, and how long it may take to come there.
+func (k *killer) pick() (spec string, life time.Duration) {
+	if k.n < len(points) {
+		return points[k.n] + ":1", time.Minute
+	}
+	if k.rng.IntN(2) == 0 {
+		return "", time.Duration(300+k.rng.IntN(3500)) * time.Millisecond
+	}
+	first := 0
+	if k.settled {
+		first = inBackfill
+	}
+	return points[first+k.rng.IntN(len(points)-first)] + ":" + strconv.Itoa(1+k.rng.IntN(3)), 8 * time.Second
+}
+
+// once is one run and its end.
+func (k *killer) once(ctx context.Context, t *testing.T) {
 	t.Helper()
-	kill := ""
-	if rng.IntN(2) == 0 {
-		kill = points[rng.IntN(len(points))] + ":" + strconv.Itoa(1+rng.IntN(3))
-	}
-	if err := p.start(pg.URL, kill); err != nil {
+	p, i := k.p, k.n
+	spec, life := k.pick()
+	k.n++
+	if err := p.start(k.pg.URL, spec); err != nil {
 		t.Fatal(err)
-	}
-	life := time.Duration(300+rng.IntN(3500)) * time.Millisecond
-	if kill != "" {
-		life = 8 * time.Second // enough to come to most points
 	}
 	select {
 	case <-p.done:
@@ -145,8 +179,8 @@ func killOnce(ctx context.Context, t *testing.T, p *pipeline, pg *pgserver.Serve
 	switch {
 	case i%7 == 5:
 		what = "postgres"
-		pg.Kill()
-		if err := pg.Restart(ctx); err != nil {
+		k.pg.Kill()
+		if err := k.pg.Restart(ctx); err != nil {
 			t.Fatal(err)
 		}
 		wait(ctx, 500)
@@ -159,15 +193,17 @@ func killOnce(ctx context.Context, t *testing.T, p *pipeline, pg *pgserver.Serve
 	}
 	select {
 	case <-p.done:
-		if !p.cmd.ProcessState.Success() && p.cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
-			what = "at " + kill
+		if state := p.cmd.ProcessState; !state.Success() && state.Sys().(syscall.WaitStatus).Signaled() {
+			point, _, _ := strings.Cut(spec, ":")
+			k.hit[point]++
+			what = "at " + point
 		} else if what == "sluice at a random moment" {
-			t.Fatalf("sluice ended by itself: %s\n%s", p.cmd.ProcessState, p.log.tail(4000))
+			t.Fatalf("sluice ended by itself: %s\n%s", state, p.log.tail(4000))
 		}
 	default:
 		p.kill()
 	}
-	counts[what]++
+	k.counts[what]++
 }
 
 // settle runs sluice until it has caught up with a still database and returns

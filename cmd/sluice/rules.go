@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -63,35 +62,6 @@ func ruleProblem(f *config.File, rules config.Rules, e *mappers.Error) config.Pr
 	return f.Problem(path, message)
 }
 
-// loadKeys reads the keys that the rules of f name.
-func loadKeys(ctx context.Context, f *config.File) (*keys.Snapshot, error) {
-	var refs []keys.Ref
-	var problems config.Problems
-	for _, rules := range allRules(f) {
-		for _, r := range rules {
-			var ref keys.Ref
-			switch s := r.Settings.(type) {
-			case *mappers.Hash:
-				ref = s.Key
-			case *mappers.Encrypt:
-				ref = s.Key
-			}
-			if ref.IsZero() {
-				continue
-			}
-			if _, _, err := keys.Read(ref, f.Base()); err != nil {
-				problems = append(problems, f.Problem(r.Path+".key", err.Error()))
-				continue
-			}
-			refs = append(refs, ref)
-		}
-	}
-	if len(problems) > 0 {
-		return nil, problems
-	}
-	return keys.Load(ctx, refs, f.Base())
-}
-
 func allRules(f *config.File) []config.Rules {
 	var all []config.Rules
 	for _, s := range f.Sources {
@@ -107,10 +77,10 @@ func allRules(f *config.File) []config.Rules {
 	return all
 }
 
-// chains compiles the rules of streams; they share one snapshot of keys.
+// chains compiles the rules of streams; they share the keys.
 type chains struct {
 	f    *config.File
-	ring *keys.Snapshot
+	keys func() *keys.Snapshot // the newest
 }
 
 // protect returns the compiler of the protect rules of s; nil without rules.
@@ -120,7 +90,7 @@ func (c chains) protect(s *config.Source) func(*record.Schema) (ingest.Chain, er
 		byStream[p.Stream] = p.Rules
 	}
 	return func(schema *record.Schema) (ingest.Chain, error) {
-		chain, err := c.compile(byStream[schema.Stream.Local()], schema, mappers.Protect)
+		chain, err := c.live(byStream[schema.Stream.Local()], schema, mappers.Protect)
 		if chain == nil {
 			return nil, err // no typed nil: it would look like a chain
 		}
@@ -155,7 +125,7 @@ func (c chains) shape(rules config.Rules) func(*record.Schema) (topic.Chain, err
 		return nil
 	}
 	return func(schema *record.Schema) (topic.Chain, error) {
-		chain, err := c.compile(rules, schema, mappers.Shape)
+		chain, err := c.live(rules, schema, mappers.Shape)
 		if chain == nil {
 			return nil, err
 		}
@@ -163,8 +133,9 @@ func (c chains) shape(rules config.Rules) func(*record.Schema) (topic.Chain, err
 	}
 }
 
-// compile binds rules to a schema; a mistake names its place in the file.
-func (c chains) compile(rules config.Rules, schema *record.Schema, p mappers.Phase) (*mappers.Chain, error) {
+// compile binds rules to a schema with the keys of ring; a mistake names its
+// place in the file.
+func (c chains) compile(rules config.Rules, schema *record.Schema, ring *keys.Snapshot, p mappers.Phase) (*mappers.Chain, error) {
 	if len(rules) == 0 {
 		return nil, nil
 	}
@@ -172,10 +143,17 @@ func (c chains) compile(rules config.Rules, schema *record.Schema, p mappers.Pha
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	chain, err := mappers.Compile(list, schema, c.ring, p)
+	chain, err := mappers.Compile(list, schema, ring, p)
 	var errs mappers.Errors
 	if errors.As(err, &errs) {
 		for _, e := range errs {
+			if e.Code == mappers.CodeSecret {
+				for _, ref := range keyRefs(rules[min(e.Rule, len(rules)-1)].Settings) {
+					if missing := ring.Err(ref); missing != nil {
+						e.Msg = missing.Error()
+					}
+				}
+			}
 			problems = append(problems, ruleProblem(c.f, rules, e))
 		}
 		return nil, problems

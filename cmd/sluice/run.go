@@ -122,31 +122,49 @@ func (r *runner) run() error {
 
 // secrets resolves the references of the file and sets up the log, which must
 // not hold them.
-func (r *runner) secrets() (*keys.Snapshot, *screen, error) {
+func (r *runner) secrets() (*keys.Keeper, *screen, error) {
 	warnings, err := resolve(r.file)
 	if err != nil {
 		return nil, nil, environment(err)
 	}
-	ring, err := loadKeys(context.Background(), r.file)
+	ring, err := openKeys(context.Background(), r.file, keys.KeeperConfig{Changed: r.keyChanged})
 	if err != nil {
 		return nil, nil, environment(err)
 	}
+	current := ring.Current()
 	screen := newScreen(r.stderr, r.json)
 	r.replace = redactor(r.file.SecretValues())
 	if r.log, err = r.logger(screen, r.file.SecretValues()); err != nil {
 		return nil, nil, err
 	}
-	for _, w := range append(warnings, ring.Warnings()...) {
+	for _, w := range append(warnings, current.Warnings()...) {
 		r.log.Warn(w)
 	}
-	for _, ref := range ring.Short() {
+	for _, ref := range current.Short() {
 		r.log.Warn("a short key can be found by trying; use at least 16 bytes", "key", ref.String(), "fix", "openssl rand -hex 32")
+	}
+	for _, ref := range current.Refs() {
+		if err := current.Err(ref); err != nil {
+			r.log.Error("a key is not available; the streams that need it are parked", "key", ref.String(), "error", err)
+		}
 	}
 	return ring, screen, nil
 }
 
+// keyChanged tells what happened to a key while its streams run.
+func (r *runner) keyChanged(c keys.Change) {
+	switch {
+	case c.Err == nil:
+		r.log.Info("a key was replaced; it is used from the next batch on", "key", c.Ref.String(), "primary", c.Primary)
+	case c.Kept:
+		r.log.Warn("a key cannot be confirmed; the one in memory is used for now", "key", c.Ref.String(), "error", c.Err)
+	default:
+		r.log.Error("a key is gone; the streams that need it are parked", "key", c.Ref.String(), "error", c.Err)
+	}
+}
+
 // inside runs with the marks of this process on its folder.
-func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Snapshot, screen *screen) (err error) {
+func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Keeper, screen *screen) (err error) {
 	admin, err := startAdmin(r.file.Admin.Listen, r.report, &r.board)
 	if err != nil {
 		return err
@@ -185,7 +203,7 @@ func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Sn
 		return environment(err)
 	}
 	p := &pipeline{file: r.file, only: only, untilCaughtUp: r.untilCaughtUp, drain: r.drain * 2 / 3, board: &r.board, log: r.log,
-		rules: chains{r.file, ring}, hook: killer(), instance: last.Instance, ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
+		rules: chains{r.file, ring.Current}, hook: killer(), instance: last.Instance, ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
 	if err := r.connect(ctx, p, watch); err != nil {
 		return r.interrupted(ctx, err)
 	}
@@ -200,6 +218,7 @@ func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Sn
 	admin.ready.Store(true)
 	r.set("running")
 	r.log.Info("running", "roles", strings.Join(r.roles, ","), "admin", "http://"+admin.addr, "kafka", r.endpoints.Kafka, "s3", r.endpoints.S3, "catalog", r.endpoints.Catalog)
+	wait.Go(func() { ring.Run(background) })
 	wait.Go(func() { screen.show(background, &r.board, r.log) })
 	return r.bounded(ctx, p)
 }

@@ -88,6 +88,7 @@ func (t *Table) flush(ctx context.Context, marks map[int32]record.Mark) (map[int
 	for p, text := range texts {
 		t.marks[p] = text
 	}
+	t.staleStored()
 	if err := t.indexed(ctx, c); err != nil {
 		return nil, err
 	}
@@ -337,6 +338,7 @@ func (c *commit) attempt(ctx context.Context) (*table.Table, error) {
 		for p, text := range c.texts {
 			props[t.markKey(p)] = text
 		}
+		maps.Copy(props, t.staleTexts())
 		if err := tx.SetProperties(props); err != nil {
 			return nil, err
 		}

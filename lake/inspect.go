@@ -84,7 +84,7 @@ func (l *Lake) Inspect(ctx context.Context, name string) (Inspection, error) {
 		out.Snapshots = append(out.Snapshots, info)
 	}
 	for key, text := range t.tbl.Properties() {
-		if strings.HasPrefix(key, "sluice.") {
+		if strings.HasPrefix(key, "sluice.") && !strings.HasPrefix(key, stalePrefix) {
 			m, err := parseMark(text)
 			info := MarkInfo{Mark: m}
 			if err != nil {

@@ -89,7 +89,7 @@ type Table struct {
 	fileSeq    int
 	gather     []*record.Vector // rows on their way into a file
 	gatherPlan *plan
-	staleKeys  map[keyindex.Hash]bool // keys whose newest change was rejected: their row in the table is not the last one
+	stale      map[int32]*staleKeys // by partition, of an upsert table
 }
 
 // interval is what was written since the last flush.
@@ -142,7 +142,7 @@ func (l *Lake) Table(c TableConfig) (*Table, error) {
 	}
 	t := &Table{lake: l, cfg: c, id: strings.Split(c.Table, "."), log: l.log.With("table", c.Table),
 		board: l.cfg.Board.Stream(progress.Sink, l.cfg.Owner, c.Stream.String()),
-		marks: map[int32]string{}, plans: map[string]*plan{}, staleKeys: map[keyindex.Hash]bool{}}
+		marks: map[int32]string{}, plans: map[string]*plan{}, stale: map[int32]*staleKeys{}}
 	t.reset()
 	return t, nil
 }
@@ -183,9 +183,11 @@ func (t *Table) Load(ctx context.Context, parts []int32) (map[int32]record.Mark,
 	marks := map[int32]record.Mark{}
 	for _, p := range parts {
 		delete(t.marks, p)
+		delete(t.stale, p)
 		if t.tbl == nil {
 			continue
 		}
+		t.stale[p] = readStaleKeys(t.tbl.Properties()[t.staleProperty(p)])
 		text, ok := t.tbl.Properties()[t.markKey(p)]
 		if !ok {
 			continue
@@ -290,6 +292,7 @@ func (t *Table) control(ctx context.Context, b *record.Batch, op record.Op) erro
 func (t *Table) discard(d drop) error {
 	p := t.part(d.partition)
 	p.drops = append(p.drops, d)
+	t.staleOf(d.partition).reset()
 	for slot, f := range t.open {
 		if d.hits(f.origin) {
 			delete(t.open, slot)

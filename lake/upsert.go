@@ -55,25 +55,26 @@ func (t *Table) fold(ctx context.Context, p *plan, b *record.Batch, rejects []re
 		h.hashes[i] = t.index.Hash(key)
 	}
 	known := t.knownRows(p, &h, out)
+	stale := t.staleOf(b.Partition.Partition)
 	me := int32(len(t.held))
 	t.held = append(t.held, h)
 	for i := range b.Len() {
 		hash := h.hashes[i]
 		if out[i] {
 			// Later rows must not take cells from a row that is older than this one.
-			t.stale(hash, true)
+			stale.mark(p, b, i)
 			continue
 		}
 		prior, ok := part.pending[hash]
 		if b.Ops[i] == record.OpDelete {
-			t.stale(hash, false)
+			stale.clear(p, b, i)
 			t.retire(prior, ok)
 			part.pending[hash] = place{held: deleted}
 			continue
 		}
 		if !p.lacks(b, i) {
-			t.stale(hash, false)
-		} else if fill, found := fillFrom(prior, ok, known[i]); found && !t.staleKeys[hash] {
+			stale.clear(p, b, i)
+		} else if fill, found := fillFrom(prior, ok, known[i]); found && !stale.has(p, b, i) {
 			if t.held[me].fills == nil {
 				t.held[me].fills = map[int32]filler{}
 			}
@@ -82,7 +83,7 @@ func (t *Table) fold(ctx context.Context, p *plan, b *record.Batch, rejects []re
 			out[i] = true
 			rejects = append(rejects, record.Reject{Row: i, Code: "missing_old_row",
 				Reason: "the source did not send every column and the table has no row to take them from; read the row again with a backfill"})
-			t.stale(hash, true)
+			stale.mark(p, b, i)
 			continue
 		}
 		t.retire(prior, ok)
@@ -100,15 +101,6 @@ func (t *Table) fold(ctx context.Context, p *plan, b *record.Batch, rejects []re
 func sortRejects(rejects []record.Reject) []record.Reject {
 	slices.SortFunc(rejects, func(x, y record.Reject) int { return x.Row - y.Row })
 	return rejects
-}
-
-// stale remembers that the newest change of a key was rejected, or forgets it.
-func (t *Table) stale(h keyindex.Hash, yes bool) {
-	if yes {
-		t.staleKeys[h] = true
-	} else if len(t.staleKeys) > 0 {
-		delete(t.staleKeys, h)
-	}
 }
 
 // lacks reports whether the source did not send a column of row i.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"strings"
 
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -15,6 +16,7 @@ var (
 	ErrForbidden = errors.New("access denied")
 	ErrThrottled = errors.New("the store is overloaded")
 	ErrExists    = errors.New("the object exists already")
+	ErrChanged   = errors.New("the object is another version than the one asked for")
 )
 
 // Error is a failed call: what was tried on what, the store's own code, and
@@ -58,6 +60,8 @@ func (e *Error) Is(target error) bool {
 		return e.Status == http.StatusForbidden || e.Status == http.StatusUnauthorized
 	case ErrThrottled:
 		return e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests
+	case ErrChanged:
+		return e.Status == http.StatusPreconditionFailed && (e.Op == "get" || strings.HasPrefix(e.Op, "copy"))
 	case ErrExists:
 		return e.Status == http.StatusPreconditionFailed || e.Status == http.StatusConflict
 	}

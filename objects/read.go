@@ -42,15 +42,16 @@ func (c *Client) Head(ctx context.Context, bucket, key string) (Object, error) {
 
 // Get reads a whole object.
 func (c *Client) Get(ctx context.Context, bucket, key string) ([]byte, error) {
-	b, _, err := c.get(ctx, bucket, key, "")
+	b, _, err := c.get(ctx, bucket, key, "", "")
 	return b, err
 }
 
-// get reads the object or a range of it and returns also the size of the whole.
-func (c *Client) get(ctx context.Context, bucket, key, byteRange string) ([]byte, int64, error) {
+// get reads the object or a range of it and returns also the size of the
+// whole; an object with another tag than etag, if given, is ErrChanged.
+func (c *Client) get(ctx context.Context, bucket, key, byteRange, etag string) ([]byte, int64, error) {
 	ctx, cancel := c.call(ctx)
 	defer cancel()
-	in := &s3.GetObjectInput{Bucket: &bucket, Key: &key}
+	in := &s3.GetObjectInput{Bucket: &bucket, Key: &key, IfMatch: ifMatch(etag)}
 	if byteRange != "" {
 		in.Range = &byteRange
 	}
@@ -88,6 +89,7 @@ type Reader struct {
 	c           *Client
 	ctx         context.Context
 	bucket, key string
+	etag        string // the only version to read; empty = any
 	pos         int64
 	size        int64 // -1 = not known yet
 	tail        []byte
@@ -101,13 +103,26 @@ func (c *Client) Open(ctx context.Context, bucket, key string) *Reader {
 	return &Reader{c: c, ctx: ctx, bucket: bucket, key: key, size: -1}
 }
 
+// OpenVersion returns a reader of the version of an object that has the given
+// ETag: any read of another one is an ErrChanged error.
+func (c *Client) OpenVersion(ctx context.Context, bucket, key, etag string) *Reader {
+	return &Reader{c: c, ctx: ctx, bucket: bucket, key: key, etag: etag, size: -1}
+}
+
+func ifMatch(etag string) *string {
+	if etag == "" {
+		return nil
+	}
+	return aws.String(`"` + etag + `"`)
+}
+
 // Size returns the object's size; the first call fetches the last 64 KiB,
 // from which later reads are served.
 func (r *Reader) Size() (int64, error) {
 	if r.size >= 0 {
 		return r.size, nil
 	}
-	tail, size, err := r.c.get(r.ctx, r.bucket, r.key, fmt.Sprintf("bytes=-%d", tailBytes))
+	tail, size, err := r.c.get(r.ctx, r.bucket, r.key, fmt.Sprintf("bytes=-%d", tailBytes), r.etag)
 	var e *Error
 	if errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable {
 		tail, size, err = nil, 0, nil // an empty object has no last bytes
@@ -136,7 +151,7 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 			return n, nil
 		}
 	}
-	b, _, err := r.c.get(r.ctx, r.bucket, r.key, fmt.Sprintf("bytes=%d-%d", off, off+int64(len(p))-1))
+	b, _, err := r.c.get(r.ctx, r.bucket, r.key, fmt.Sprintf("bytes=%d-%d", off, off+int64(len(p))-1), r.etag)
 	if err != nil {
 		var e *Error
 		if errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable {
@@ -182,7 +197,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 func (r *Reader) openBody() error {
 	r.closeBody()
-	in := &s3.GetObjectInput{Bucket: &r.bucket, Key: &r.key}
+	in := &s3.GetObjectInput{Bucket: &r.bucket, Key: &r.key, IfMatch: ifMatch(r.etag)}
 	if r.pos > 0 {
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", r.pos))
 	}

@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"config":           {},
 	"topic":            {"record", "progress"},
 	"ingest":           {"record", "progress"},
+	"ingest/files":     {"record", "progress", "objects"},
 	"mappers":          {"record", "keys"},
 	"lake":             {"record", "progress", "objects", "keys"},
 	"activation":       {"record", "progress", "keys"},

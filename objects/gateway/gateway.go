@@ -24,9 +24,10 @@ import (
 const (
 	maxConnections = 4096
 	maxRequests    = 1024
-	maxParts       = 10_000 // S3's own limit
-	maxFileActions = 64     // operations on the file system at once, so that threads stay bounded
-	portAttempts   = 5      // a port that was free may be taken before the gateway binds it
+	maxParts       = 10_000  // S3's own limit
+	maxCopyBytes   = 5 << 30 // S3's own limit of one copy request
+	maxFileActions = 64      // operations on the file system at once, so that threads stay bounded
+	portAttempts   = 5       // a port that was free may be taken before the gateway binds it
 )
 
 // Config says what to serve and to whom.
@@ -134,7 +135,7 @@ func (c *Config) open() (backend.Backend, error) {
 	if err := os.MkdirAll(buckets, 0o700); err != nil {
 		return nil, fmt.Errorf("gateway folder: %w", err)
 	}
-	opts := posix.PosixOpts{Concurrency: maxFileActions}
+	opts := posix.PosixOpts{Concurrency: maxFileActions, CopyObjectThreshold: maxCopyBytes}
 	opts.SetNewDirPerm(0o700)
 	opts.SetNewFilePerm(0o600)
 	var storer meta.MetadataStorer = meta.XattrMeta{}

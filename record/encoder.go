@@ -234,6 +234,15 @@ func closeObject(dst []byte, open int) []byte {
 	return append(dst, '}')
 }
 
+// AppendJSON appends one cell as the topics spell it: a JSON value, null for
+// Null and Unsent.
+func AppendJSON(dst []byte, f *Field, v *Vector, row int) []byte {
+	if v.State[row] != Present {
+		return append(dst, "null"...)
+	}
+	return appendCell(dst, f, v, row)
+}
+
 // appendCell appends the value of a cell that is Present.
 func appendCell(dst []byte, f *Field, v *Vector, row int) []byte {
 	switch f.Kind {

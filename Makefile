@@ -6,7 +6,7 @@ SHELL := bash
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# What tests need beside Go; sets SLUICE_PG_BIN, SLUICE_KAFKA_HOME and SLUICE_JUDGES_PYTHON.
+# What tests need beside Go; sets SLUICE_PG_BIN, SLUICE_KAFKA_HOME, SLUICE_KMS_SERVER and SLUICE_JUDGES_PYTHON.
 PARTS := parts=$$(deploy/dev/up.sh) && set -a && eval "$$parts" && set +a
 FUZZTIME ?= 20s
 KILLS ?= 200

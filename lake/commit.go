@@ -104,7 +104,7 @@ func (t *Table) idle(texts map[int32]string) bool {
 		return false
 	}
 	for _, p := range t.parts {
-		if len(p.drops)+len(p.pending) > 0 {
+		if len(p.drops)+p.pending.len() > 0 {
 			return false
 		}
 	}
@@ -131,7 +131,7 @@ func (t *Table) countMarks(marks map[int32]record.Mark) (map[int32]record.Mark, 
 		}
 		d := delivered[n]
 		if !t.appends() {
-			d = int64(len(p.pending))
+			d = int64(p.pending.len())
 		}
 		m.Counts.Delivered += d
 		m.Counts.Superseded += p.written - d

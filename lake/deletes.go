@@ -52,7 +52,8 @@ func (t *Table) resolveDeletes(ctx context.Context) ([]fileDeletes, error) {
 	var keys []keyindex.Hash
 	var parts []int32
 	for n, p := range t.parts {
-		for h := range p.pending {
+		keys, parts = slices.Grow(keys, p.pending.len()), slices.Grow(parts, p.pending.len())
+		for h := range p.pending.all() {
 			keys, parts = append(keys, h), append(parts, n)
 		}
 	}

@@ -31,9 +31,6 @@ const (
 	// largest is finished first.
 	maxOpenFiles = 64
 
-	// Memory of one key of an interval: its place and its hash beside the row.
-	pendingBytes = 64
-
 	// Tries of one commit: with the pauses between them about a minute.
 	commitTries = 16
 )
@@ -109,7 +106,7 @@ type interval struct {
 type partInterval struct {
 	written int64 // rows taken, rejects not counted
 	drops   []drop
-	pending map[keyindex.Hash]place // of an upsert table: the newest op of each key
+	pending pendingOps // of an upsert table: the newest op of each key
 }
 
 // drop takes away what a truncate or a new backfill makes moot.
@@ -156,7 +153,7 @@ func (t *Table) reset() {
 func (t *Table) part(n int32) *partInterval {
 	p := t.parts[n]
 	if p == nil {
-		p = &partInterval{pending: map[keyindex.Hash]place{}}
+		p = &partInterval{}
 		t.parts[n] = p
 	}
 	return p
@@ -324,7 +321,7 @@ func (t *Table) Buffered() int {
 		n += f.size
 	}
 	for _, p := range t.parts {
-		n += int64(len(p.pending)) * pendingBytes
+		n += int64(len(p.pending.slots)) * pendingSlotBytes
 	}
 	return int(n)
 }

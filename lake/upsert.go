@@ -65,11 +65,11 @@ func (t *Table) fold(ctx context.Context, p *plan, b *record.Batch, rejects []re
 			stale.mark(p, b, i)
 			continue
 		}
-		prior, ok := part.pending[hash]
+		prior, ok := part.pending.get(hash)
 		if b.Ops[i] == record.OpDelete {
 			stale.clear(p, b, i)
 			t.retire(prior, ok)
-			part.pending[hash] = place{held: deleted}
+			part.pending.put(hash, place{held: deleted})
 			continue
 		}
 		if !p.lacks(b, i) {
@@ -88,7 +88,7 @@ func (t *Table) fold(ctx context.Context, p *plan, b *record.Batch, rejects []re
 		}
 		t.retire(prior, ok)
 		h.live[i] = true
-		part.pending[hash] = place{held: me, row: uint32(i)}
+		part.pending.put(hash, place{held: me, row: uint32(i)})
 	}
 	part.written += int64(b.Len() - len(out))
 	t.heldSize += b.Bytes() + b.Len()*13 // with their hashes
@@ -191,14 +191,10 @@ func (t *Table) discardHeld(d drop) {
 	if t.appends() {
 		return
 	}
-	for hash, p := range part.pending {
-		switch {
-		case p.held >= 0 && !d.hits(originOf(t.held[p.held].b, int(p.row))):
-		case p.held == inFile && !d.hits(t.all[p.file].origin):
-		default:
-			delete(part.pending, hash)
-		}
-	}
+	part.pending.keep(func(p place) bool {
+		return p.held >= 0 && !d.hits(originOf(t.held[p.held].b, int(p.row))) ||
+			p.held == inFile && !d.hits(t.all[p.file].origin)
+	})
 }
 
 func allLive(n int) []bool {

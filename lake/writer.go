@@ -224,6 +224,9 @@ func (t *Table) spillPiece(ctx context.Context, g *rowGroup, rows []rowRef, olds
 		return err
 	}
 	var keys []keyindex.Hash
+	if !t.appends() {
+		keys = make([]keyindex.Hash, 0, len(rows))
+	}
 	offsets := make([]int64, 0, len(rows))
 	for _, r := range rows {
 		h := &t.held[r.held]
@@ -238,9 +241,9 @@ func (t *Table) spillPiece(ctx context.Context, g *rowGroup, rows []rowRef, olds
 	if err != nil || t.appends() {
 		return err
 	}
-	pending := t.part(g.partition).pending
+	pending := &t.part(g.partition).pending
 	for i := range keys {
-		pending[keys[i]] = place{held: inFile, file: f.no, row: uint32(start) + uint32(i)}
+		pending.put(keys[i], place{held: inFile, file: f.no, row: uint32(start) + uint32(i)})
 	}
 	return nil
 }

@@ -99,7 +99,11 @@ func (x *Index) plan(c Change) (*record, error) {
 func (x *Index) take(r *record) {
 	x.files.take(r)
 	x.stamp = r.stamp
-	es := x.pending[:0]
+	n := 0
+	for i := range r.added {
+		n += len(r.added[i].keys)
+	}
+	es := slices.Grow(x.pending[:0], n)
 	for i := range r.added {
 		for e := range r.added[i].entries {
 			es = append(es, e)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
 )
@@ -56,6 +57,7 @@ func (r *record) appendTo(b []byte) ([]byte, error) {
 			return nil, err
 		}
 		b = binary.AppendUvarint(b, uint64(len(f.keys)))
+		b = slices.Grow(b, len(f.keys)*len(Hash{}))
 		for _, h := range f.keys {
 			b = append(b, h[:]...)
 		}

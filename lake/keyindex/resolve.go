@@ -1,9 +1,11 @@
 package keyindex
 
+import "slices"
+
 // Resolve finds the live row of each key: found[i] says whether keys[i] has
 // one and out[i] where. All three have the same length. A key may come twice.
 func (x *Index) Resolve(keys []Hash, out []Location, found []bool) {
-	pending := x.pending[:0]
+	pending := slices.Grow(x.pending[:0], len(keys))
 	for i, h := range keys {
 		found[i] = false
 		if h != (Hash{}) {

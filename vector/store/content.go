@@ -1,0 +1,129 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/pgvector/pgvector-go"
+)
+
+// putContents stores the texts and vectors that are new, in the order of their hashes: transactions that share
+// texts do not wait for each other in a circle.
+func (s *Store) putContents(ctx context.Context, tx pgx.Tx, rows []row) error {
+	byHash := map[[32]byte]*Chunk{}
+	for _, r := range rows {
+		for i := range r.doc.Chunks {
+			c := &r.doc.Chunks[i]
+			if old := byHash[c.Hash]; old == nil || old.Vector == nil {
+				byHash[c.Hash] = c
+			}
+		}
+	}
+	if len(byHash) == 0 {
+		return nil
+	}
+	chunks := make([]*Chunk, 0, len(byHash))
+	for _, c := range byHash {
+		chunks = append(chunks, c)
+	}
+	slices.SortFunc(chunks, func(a, b *Chunk) int { return bytes.Compare(a.Hash[:], b.Hash[:]) })
+	n := len(chunks)
+	hashes, heads, bodies, wholes, tokens := make([][]byte, n), make([]string, n), make([]string, n), make([]*string, n), make([]int32, n)
+	var newHashes, oldHashes [][]byte
+	var vectors []pgvector.HalfVector
+	for i, c := range chunks {
+		hashes[i], heads[i], bodies[i], tokens[i] = c.Hash[:], clean(c.Head), clean(c.Body), int32(c.Tokens)
+		if c.Whole != "" {
+			w := clean(c.Whole)
+			wholes[i] = &w
+		}
+		if c.Vector != nil {
+			newHashes, vectors = append(newHashes, c.Hash[:]), append(vectors, pgvector.NewHalfVector(c.Vector))
+		} else {
+			oldHashes = append(oldHashes, c.Hash[:])
+		}
+	}
+	var b pgx.Batch
+	b.Queue(s.sql(`insert into $S.content (hash, head, body, whole, tokens, tsv)
+		select h, a, b, w, n, to_tsvector($6::text::regconfig, coalesce(w, a || b))
+		from unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::int[]) u (h, a, b, w, n)
+		where not exists (select from $S.content c where c.hash = h) order by h on conflict do nothing`), hashes, heads, bodies, wholes, tokens, s.cfg.Language)
+	if len(newHashes) > 0 {
+		b.Queue(s.sql(fmt.Sprintf(`insert into %s (hash, e) select h, v from unnest($1::bytea[], $2::$V.halfvec[]) u (h, v) order by h on conflict do nothing`, s.emb())),
+			newHashes, vectors)
+	}
+	missing := false
+	if len(oldHashes) > 0 {
+		// Locked, a text cannot be collected before its chunk is there; then its vector is there too, or never was.
+		b.Queue(s.sql(`select from $S.content where hash = any($1) order by hash for key share`), oldHashes)
+		b.Queue(fmt.Sprintf(`select exists (select from unnest($1::bytea[]) h where not exists (select from %s e where e.hash = h))`, s.emb()), oldHashes).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&missing) })
+	}
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return err
+	}
+	if missing {
+		return errNoVector
+	}
+	return nil
+}
+
+// clean makes text that Postgres takes: UTF-8 without NUL.
+func clean(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+func cleanPtr(s *string) *string {
+	if s == nil {
+		return nil
+	}
+	c := clean(*s)
+	return &c
+}
+
+func nilIfEmpty(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// cleanJSON makes JSON that jsonb takes: no lone surrogates, no NUL. What is no JSON at all is left out.
+func cleanJSON(raw []byte) *string {
+	if len(raw) == 0 {
+		return nil
+	}
+	var v any
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if d.Decode(&v) != nil {
+		return nil
+	}
+	out, err := json.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	s := strings.ReplaceAll(string(out), `\u0000`, "\uFFFD")
+	return &s
+}
+
+// jsonStrings returns a JSON array of ss.
+func jsonStrings(ss []string) string {
+	if len(ss) == 0 {
+		return "[]"
+	}
+	c := make([]string, len(ss))
+	for i, s := range ss {
+		c[i] = clean(s)
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		return "[]"
+	}
+	return string(b)
+}

@@ -42,6 +42,9 @@ func (a *awsKMS) client(ctx context.Context, name string) (*kms.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if settings.Region == "" {
+		return nil, &aws.MissingRegionError{}
+	}
 	if a.clients == nil {
 		a.clients = map[string]*kms.Client{}
 	}

@@ -10,7 +10,7 @@ rows=${ROWS:-500000} changes=${CHANGES:-300000} rate=${RATE:-5000} live=${SECOND
 taxi=${TAXI:-$((4 * rows))}
 out=$PWD/.cache/bench
 work=$out/work
-lines=$work/lines.jsonl
+lines=$work/lines.jsonl broker=
 sluice=${SLUICE_BIN:-$PWD/bin/sluice}
 postgres=$(deploy/dev/postgres.sh)
 export SLUICE_PG_BIN=$postgres
@@ -49,7 +49,7 @@ YAML
 measure() {
   local name=$1
   shift
-  python3 bench/measure.py --name "$name" --watch "pg=$pg" --out "$out/results.jsonl" --log "$work/$name.log" -- "$@" ||
+  python3 bench/measure.py --name "$name" --watch "pg=$pg" ${broker:+--watch "broker=$broker"} --out "$out/results.jsonl" --log "$work/$name.log" -- "$@" ||
     { tail -n 5 "$work/$name.log" >&2; return 1; }
 }
 
@@ -81,6 +81,21 @@ floor() {
     python3 bench/table.py floor "$lines" "$2" "$4" rows
 }
 
+# serve CONFIG: the broker of a pipeline runs, and its source has nothing to do; a broker that starts reads its whole log first
+serve() {
+  "$sluice" run -c "$work/$1/sluice.yaml" --only db >"$work/$1-serve.log" 2>&1 &
+  reader=$!
+  for ((i = 0; i < 300; i++)); do
+    if "$sluice" status -c "$work/$1/sluice.yaml" --json 2>/dev/null | grep -q '"state": *"streaming"'; then
+      broker=$(sed -E 's/.*"pid":([0-9]+).*/\1/' "$work/$1/data/kafka.server.json")
+      return
+    fi
+    sleep 0.2
+  done
+  echo "the source of $1 does not stream: see $work/$1-serve.log" >&2
+  return 1
+}
+
 # load NAME TABLE KIND ROWS KEY MEMORY: everything that begins with a full table
 load() {
   bench/load.sh "$SHOP_DB_URL" "$3" "$4"
@@ -88,7 +103,10 @@ load() {
   stages "$2" "$6"
   configure "${1}c" "$2" "$5"
   measure "$1-publish" "$sluice" run -c "$work/${1}c/sluice.yaml" --only db --until-caught-up >/dev/null
+  serve "${1}c"
   flow "$1-topic" "c topic → table, ${1^^}" "$4" rows "${1}c" --only lake
+  broker=
+  kill "$reader" && wait "$reader" || true
   forget "bench_${1}c" "${1}c"
   configure "$1" "$2" "$5"
   flow "$1-load" "d full load → Kafka → table, ${1^^}" "$4" rows "$1"

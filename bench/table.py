@@ -32,12 +32,14 @@ def cpu(r, what):
 def flow(r, name, count, unit):
     s3 = cpu(r, "sluice embedded-s3")
     broker = cpu(r, "sluice embedded-broker")
+    served = r["servers"].get("broker", {})
     sluice = sum(v["cpu_s"] for k, v in r["processes"].items() if k in ("sluice", "sluice run"))
     if not any(k in r["processes"] for k in ("freshness", "psql")):  # else what was reaped holds the load, too
         sluice = max(sluice, r["cpu_rusage_s"] - s3 - broker)
+    broker += served.get("cpu_s", 0)  # it ran before
     anon = [r["processes"].get(k, {}).get("peak_anon_mb", 0) for k in ("sluice run", "sluice embedded-broker")]
     return line(name, count, unit, sluice + broker, wall=r["wall_s"], sluice=sluice, broker=broker, s3=s3, pg=r["servers"]["pg"]["cpu_s"],
-                anon="%.0f + %.0f" % tuple(anon), foreign=r["foreign_share"])
+                anon="%.0f" % anon[0] if served else "%.0f + %.0f" % tuple(anon), foreign=r["foreign_share"])
 
 
 def stages(text):

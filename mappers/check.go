@@ -2,8 +2,12 @@ package mappers
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+
+	"github.com/sluice-data/sluice/keys"
+	"github.com/sluice-data/sluice/record"
 )
 
 // Check finds the mistakes of rules that show without a schema and without
@@ -45,12 +49,12 @@ func (c *checker) rules(rules []Rule) {
 		c.rule, c.kind = i, r.Kind()
 		switch {
 		case c.kind == "":
-			c.fail("", "", CodeRule, "a rule is exactly one of %s", strings.Join(kinds, ", "))
+			c.fail("", "", CodeRule, "a rule is exactly one of %s", strings.Join(kindNames(), ", "))
 			continue
-		case r.Rename == nil && r.Filter == nil && r.Constant == nil && len(r.Names()) == 0:
+		case r.Rename == nil && r.Filter == nil && r.Constant == nil && r.Derive == nil && len(r.Names()) == 0:
 			c.fail("fields", "", CodeRule, "name at least one field")
 			continue
-		case r.Constant != nil && r.Constant.Field == "", r.Concat != nil && r.Concat.Field == "":
+		case r.Flatten == nil && slices.Contains(r.Adds(), ""):
 			c.fail("field", "", CodeRule, "the new field needs a name")
 			continue
 		case r.Allow != nil && c.phase != Protect:
@@ -63,23 +67,28 @@ func (c *checker) rules(rules []Rule) {
 	c.leaks(rules)
 }
 
-var kinds = []string{"hash", "encrypt", "mask", "redact", "drop", "keep", "allow", "rename", "filter", "cast",
-	"default", "constant", "concat", "truncate"}
-
 // twice refuses empty and repeated names.
 func (c *checker) twice(r *Rule) {
 	names := r.Names()
 	path := func(i int) string {
-		if r.Hash != nil || r.Encrypt != nil || r.Mask != nil || r.Cast != nil || r.Default != nil || r.Truncate != nil {
-			return "field"
+		switch {
+		case r.Hash != nil && i == 1:
+			return "salt_field"
+		case r.Move != nil || r.JSONExtract != nil || r.Lookup != nil:
+			return "from"
+		case r.Redact != nil || r.Drop != nil || r.Keep != nil || r.Allow != nil || r.Concat != nil || r.Nest != nil:
+			return at("fields", i)
 		}
-		return at("fields", i)
+		return "field"
 	}
 	for i, n := range names {
 		if n == "" {
 			c.fail(path(i), "", CodeRule, "the name of the field is missing")
 		} else if slices.Contains(names[:i], n) && r.Concat == nil {
 			c.fail(path(i), n, CodeRule, "%s is named twice", n)
+		}
+		if problem := selectorProblem(n); problem != "" && r.takesPatterns() {
+			c.fail(path(i), "", CodeRule, "%s", problem)
 		}
 	}
 }
@@ -92,8 +101,35 @@ func (c *checker) options(r *Rule) {
 		c.encrypt(r.Encrypt)
 	case r.Mask != nil:
 		c.mask(r.Mask)
+	case r.Tokenize != nil:
+		c.needsKey(r.Tokenize.Key, "tokenize")
+		if r.Tokenize.Keep < 0 {
+			c.fail("keep_last", "", CodeRule, "keep_last counts characters and is not negative")
+		}
+	case r.Pseudonym != nil:
+		c.needsKey(r.Pseudonym.Key, "pseudonym")
 	case r.Cast != nil:
 		c.typeName("to", r.Cast.Field, r.Cast.To)
+	case r.JSONExtract != nil && r.JSONExtract.Type != "":
+		c.typeName("type", r.JSONExtract.Field, r.JSONExtract.Type)
+	case r.Move != nil && r.Move.Type != "":
+		c.typeName("type", r.Move.From, r.Move.Type)
+	case r.Flatten != nil:
+		for _, path := range sortedKeys(r.Flatten.Fields) {
+			c.typeName("fields."+path, path, r.Flatten.Fields[path])
+			if _, ok := parsePath(path); !ok {
+				c.fail("fields."+path, path, CodeRule, "%s is no path; want member.member or member[0]", path)
+			}
+		}
+		if len(r.Flatten.Fields) == 0 {
+			c.fail("fields", "", CodeRule, "name at least one member")
+		}
+	case r.Split != nil && r.Split.Separator == "":
+		c.fail("separator", r.Split.Field, CodeRule, "the separator is missing")
+	case r.Lookup != nil:
+		c.lookup(r.Lookup)
+	case r.Derive != nil:
+		c.derive(r.Derive)
 	case r.Constant != nil && r.Constant.Type != "":
 		c.typeName("type", r.Constant.Field, r.Constant.Type)
 	case r.Truncate != nil:
@@ -127,17 +163,56 @@ func (c *checker) hash(h *Hash) {
 }
 
 func (c *checker) encrypt(e *Encrypt) {
-	if _, ok := encryptMethods[e.Method]; !ok && e.Method != "" {
-		c.fail("method", "", CodeRule, "unknown method %s; want %s, %s, %s or %s", e.Method, methodGCM, methodSIV, methodCBC, methodCTR)
+	if _, ok := encryptMethods[e.Method]; e.Method == methodECB {
+		c.fail("method", "", CodeRule, "aes-ecb shows which values have equal parts and is only opened, never written; use aes-gcm or aes-siv")
+	} else if !ok && e.Method != "" {
+		c.fail("method", "", CodeRule, "unknown method %s; want one of %s", e.Method, strings.Join(sealMethods(), ", "))
 	}
 	if e.Key.IsZero() {
 		c.fail("key", "", CodeRule, "encrypt needs a key")
 	}
 }
 
+func sealMethods() []string { return slices.Sorted(maps.Keys(encryptMethods)) }
+
+func (c *checker) needsKey(ref keys.Ref, kind string) {
+	if ref.IsZero() {
+		c.fail("key", "", CodeRule, "%s needs a key; without one everybody could compute it", kind)
+	}
+}
+
+func (c *checker) lookup(l *Lookup) {
+	for path, v := range map[string]string{"file": l.File, "key": l.Key, "value": l.Value} {
+		if v == "" {
+			c.fail(path, "", CodeRule, "%s is missing", path)
+		}
+	}
+	switch l.Missing {
+	case "", "null", "reject", "default":
+	default:
+		c.fail("missing", "", CodeRule, "unknown missing %s; want null, reject or default", l.Missing)
+	}
+	if l.Default != "" && l.Missing != "default" {
+		c.fail("default", "", CodeRule, "a default needs missing: default")
+	}
+}
+
+func (c *checker) derive(d *Derive) {
+	if err := checkCEL(d.CEL); err != nil {
+		c.fail("cel", "", CodeSyntax, "%s", err.msg)
+		c.errs[len(c.errs)-1].Offset = err.offset
+	}
+}
+
 func (c *checker) mask(m *Mask) {
 	if _, ok := maskers[m.Kind]; !ok {
-		c.fail("kind", "", CodeRule, "unknown kind %s; want chars, email, phone, card or ip", m.Kind)
+		c.fail("kind", "", CodeRule, "unknown kind %s; want chars, email, phone, card, ip or date", m.Kind)
+	}
+	if _, ok := normalizers[m.Normalize]; !ok {
+		c.fail("normalize", "", CodeRule, "unknown normalize %s; want none, trim-lower, email, email-google or phone", m.Normalize)
+	}
+	if m.Keep != "" && (m.Kind != maskDate || m.Keep != "year" && m.Keep != "month") {
+		c.fail("keep", "", CodeRule, "keep is for the kind date; want year or month")
 	}
 	if m.KeepFirst < 0 || m.KeepLast < 0 {
 		c.fail("keep_first", "", CodeRule, "keep_first and keep_last count characters and are not negative")
@@ -169,17 +244,21 @@ func (c *checker) leaks(rules []Rule) {
 		return
 	}
 	for i := range rules {
-		if rules[i].Concat == nil {
+		if !rules[i].copies() {
 			continue
 		}
 		for j := i + 1; j < len(rules); j++ {
 			if !rules[j].protects() {
 				continue
 			}
-			for n, f := range rules[i].Concat.Fields {
-				if slices.ContainsFunc(rules[j].Names(), func(name string) bool { return speaksOf(name, f) }) {
-					c.rule, c.kind = i, "concat"
-					c.fail(at("fields", n), f, CodeLeak, "%s is copied before rule %d (%s) protects it; move that rule up", f, j+1, rules[j].Kind())
+			for n, f := range rules[i].Names() {
+				if slices.ContainsFunc(rules[j].Names(), func(name string) bool { return speaksOf(name, &record.Field{Name: f}) }) {
+					c.rule, c.kind = i, rules[i].Kind()
+					path := "from"
+					if rules[i].Concat != nil || rules[i].Nest != nil {
+						path = at("fields", n)
+					}
+					c.fail(path, f, CodeLeak, "%s is copied before rule %d (%s) protects it; move that rule up", f, j+1, rules[j].Kind())
 				}
 			}
 		}
@@ -196,8 +275,8 @@ func (c *checker) known(rules []Rule, fields []string) {
 			continue
 		}
 		for _, n := range r.Names() {
-			wide := r.takesPatterns() && (isPattern(n) || insideOne(n, names))
-			if !wide && !slices.Contains(names, n) {
+			wide := r.takesPatterns() && isPattern(n) || r.takesPaths() && insideOne(n, names)
+			if !wide && !slices.Contains(names, n) && !slices.Contains(names, unquotedName(n)) {
 				c.fail("", n, CodeMissing, "the stream has no field %s here%s", n, suggest(n, names))
 			}
 		}
@@ -207,33 +286,40 @@ func (c *checker) known(rules []Rule, fields []string) {
 
 // insideOne reports whether name may be a path into one of names.
 func insideOne(name string, names []string) bool {
-	return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(name, n+".") })
+	return slices.ContainsFunc(names, func(n string) bool { return leadsInto(name, n) })
 }
 
 // namesAfter returns the field names that r leaves.
 func namesAfter(r *Rule, names []string) []string {
 	named := func(field string) bool {
-		return slices.ContainsFunc(r.Names(), func(n string) bool { return selects(n, field) })
-	}
-	switch {
-	case r.Drop != nil:
-		return slices.DeleteFunc(slices.Clone(names), named)
-	case r.Keep != nil:
-		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !named(n) })
-	case r.Constant != nil:
-		return append(slices.Clone(names), r.Constant.Field)
-	case r.Concat != nil:
-		return append(slices.Clone(names), r.Concat.Field)
+		return slices.ContainsFunc(r.Names(), func(n string) bool { return selectsName(n, field) })
 	}
 	out := slices.Clone(names)
+	switch {
+	case r.Drop != nil:
+		return slices.DeleteFunc(out, named)
+	case r.Keep != nil:
+		return slices.DeleteFunc(out, func(n string) bool { return !named(n) })
+	case r.Nest != nil, r.Flatten != nil && !r.Flatten.Keep, r.Split != nil && len(r.Split.Into) > 0 && !r.Split.Keep:
+		out = slices.DeleteFunc(out, named)
+	case r.Move != nil:
+		inside := insideOne(r.Move.To, out)
+		out = slices.DeleteFunc(out, func(n string) bool { return selectsName(r.Move.From, n) })
+		if !inside {
+			out = append(out, unquotedName(r.Move.To))
+		}
+	}
+	out = append(out, r.Adds()...)
 	for i, n := range out {
 		switch {
 		case r.Rename[n] != "":
 			out[i] = r.Rename[n]
-		case r.Hash != nil && named(n):
+		case r.Hash != nil && selectsName(r.Hash.Field, n):
 			out[i] += r.Hash.Suffix
 		case r.Encrypt != nil && named(n):
 			out[i] += r.Encrypt.Suffix
+		case r.Pseudonym != nil && named(n):
+			out[i] += r.Pseudonym.Suffix
 		}
 	}
 	return out

@@ -3,30 +3,58 @@ package mappers
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sluice-data/sluice/keys"
 	"github.com/sluice-data/sluice/record"
 )
 
-// Keys resolves a key reference to the secret key behind it. It is an
-// immutable snapshot: the same reference gives the same key for the life of a
+// Keys resolves a key reference to the secret keys behind it. It is an
+// immutable snapshot: the same reference gives the same keys for the life of a
 // Chain; new keys need a new Chain.
 type Keys interface {
-	// Key returns the key that ref names and whether there is one. The caller
-	// does not change it.
+	// Key returns the key that ref names and whether there is one: of a ring
+	// the one that a rotation does not change, for rules whose equal inputs
+	// have equal results. The caller does not change it.
 	Key(ref keys.Ref) ([]byte, bool)
+
+	// Ring returns all keys that ref names and whether there are any. Its
+	// primary one encrypts where results differ anyway.
+	Ring(ref keys.Ref) (*keys.Ring, bool)
+}
+
+// Tables resolves the file of a lookup rule to its content, which is immutable too.
+type Tables interface {
+	// Table returns the table of a file, as the rule names it, and whether there is one.
+	Table(file string) (*Table, bool)
+}
+
+// Scope is what rules are compiled in: all that a chain knows beside its rules
+// and its schema.
+type Scope struct {
+	Phase  Phase
+	Keys   Keys                        // nil: no rule may need a key
+	Tables Tables                      // nil: no rule may look up
+	Tags   func(field string) []string // tags that the configuration gives to fields, beside those of the schema; may be nil
+}
+
+// Compile is Scope.Compile with keys only.
+func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, error) {
+	return Scope{Phase: phase, Keys: ring}.Compile(rules, in)
 }
 
 // Compile binds rules to the schema in, which is sealed. Its error is of type
 // Errors: all mistakes at once, each with the place of its rule. A rule that
 // names a field the schema lacks is a mistake: nothing passes around a rule.
-func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, error) {
-	b := &builder{phase: phase, keys: ring, stream: in.Stream.String(), rules: rules, copies: map[int]int{}}
+func (s Scope) Compile(rules []Rule, in *record.Schema) (*Chain, error) {
+	b := &builder{phase: s.Phase, scope: s, stream: in.Stream.String(), rules: rules, copies: map[int]int{}}
 	for i := range in.Fields {
-		b.slots = append(b.slots, in.Fields[i])
-		b.cols = append(b.cols, column{field: in.Fields[i], slot: i})
+		f := in.Fields[i]
+		f.Tags = s.tags(&f)
+		b.slots = append(b.slots, f)
+		b.cols = append(b.cols, column{field: f, slot: i})
 	}
-	checker := checker{phase: phase}
+	checker := checker{phase: s.Phase}
 	checker.rules(rules)
 	b.errs = checker.errs
 	for i := range rules {
@@ -56,6 +84,20 @@ func Compile(rules []Rule, in *record.Schema, ring Keys, phase Phase) (*Chain, e
 	return c, nil
 }
 
+// tags returns the tags of f, those of the configuration included, each once.
+func (s Scope) tags(f *record.Field) string {
+	tags := f.Tags
+	if s.Tags == nil {
+		return tags
+	}
+	for _, t := range s.Tags(f.Name) {
+		if !f.Tagged(t) && t != "" {
+			tags += "," + t
+		}
+	}
+	return strings.TrimPrefix(tags, ",")
+}
+
 // trimLive leaves in the live columns of each step only what a later step or
 // the output reads: a row filter moves no column that is dropped afterwards,
 // and needs no values of it.
@@ -72,14 +114,21 @@ func trimLive(plan []planned, out []int) {
 	}
 }
 
-// Named reports whether a rule speaks of a field of the incoming stream, by its
-// name or by a pattern. A new column of a protected stream that no rule names
-// is held back until somebody has decided about it; one that a rule names is
-// that rule's from its first value on.
-func Named(rules []Rule, field string) bool {
+// Named reports whether a rule speaks of a field of the incoming stream, by
+// its name, a pattern, its type or a tag. A new column of a protected stream
+// that no rule names is held back until somebody has decided about it; one
+// that a rule names is that rule's from its first value on.
+func (s Scope) Named(rules []Rule, field *record.Field) bool {
+	f := *field
+	f.Tags = s.tags(&f)
 	return slices.ContainsFunc(rules, func(r Rule) bool {
-		return slices.ContainsFunc(r.Names(), func(name string) bool { return speaksOf(name, field) })
+		return slices.ContainsFunc(r.Names(), func(name string) bool { return speaksOf(name, &f) })
 	})
+}
+
+// Named is Scope.Named for a field of which only the name is known.
+func Named(rules []Rule, field string) bool {
+	return Scope{}.Named(rules, &record.Field{Name: field})
 }
 
 // column is a field as it is between two rules, and the slot of its values.
@@ -91,7 +140,8 @@ type column struct {
 // builder compiles rules one after the other.
 type builder struct {
 	phase  Phase
-	keys   Keys
+	scope  Scope
+	lone   bool // there is one field, inside a document or list
 	stream string
 	rules  []Rule
 	slots  []record.Field
@@ -106,14 +156,21 @@ type builder struct {
 func (b *builder) compile(r *Rule) {
 	switch {
 	case r.Hash != nil:
-		if b.inside("field", r.Hash.Field, func(sub *builder) { sub.hash(r.Hash) }) {
-			return
-		}
-		for _, name := range b.selected("field", r.Hash.Field) {
-			one := *r.Hash
-			one.Field = name
-			b.hash(&one)
-		}
+		each(b, r.Hash.Field, *r.Hash, func(h *Hash) *string { return &h.Field }, (*builder).hash)
+	case r.Encrypt != nil:
+		each(b, r.Encrypt.Field, *r.Encrypt, func(e *Encrypt) *string { return &e.Field }, (*builder).encrypt)
+	case r.Tokenize != nil:
+		each(b, r.Tokenize.Field, *r.Tokenize, func(t *Tokenize) *string { return &t.Field }, (*builder).tokenize)
+	case r.Pseudonym != nil:
+		each(b, r.Pseudonym.Field, *r.Pseudonym, func(p *Pseudonym) *string { return &p.Field }, (*builder).pseudonym)
+	case r.Mask != nil:
+		each(b, r.Mask.Field, *r.Mask, func(m *Mask) *string { return &m.Field }, (*builder).mask)
+	case r.Redact != nil:
+		one := *r.Redact
+		one.Fields = b.outside(one.Fields, func(sub *builder, name string) {
+			sub.redact(&Redact{Fields: []string{name}, With: one.With})
+		})
+		b.redact(&one)
 	case r.Drop != nil:
 		b.drop(b.outside(r.Drop.Fields, func(sub *builder, _ string) { sub.cols = nil }))
 	case r.Keep != nil:
@@ -124,30 +181,26 @@ func (b *builder) compile(r *Rule) {
 		b.rename(r.Rename)
 	case r.Filter != nil:
 		b.filter(r.Filter)
-	case r.Encrypt != nil:
-		if b.inside("field", r.Encrypt.Field, func(sub *builder) { sub.encrypt(r.Encrypt) }) {
-			return
-		}
-		for _, name := range b.selected("field", r.Encrypt.Field) {
-			one := *r.Encrypt
-			one.Field = name
-			b.encrypt(&one)
-		}
-	case r.Mask != nil:
-		if b.inside("field", r.Mask.Field, func(sub *builder) { sub.mask(r.Mask) }) {
-			return
-		}
-		for _, name := range b.selected("field", r.Mask.Field) {
-			one := *r.Mask
-			one.Field = name
-			b.mask(&one)
-		}
-	case r.Redact != nil:
-		one := *r.Redact
-		one.Fields = b.outside(one.Fields, func(sub *builder, name string) {
-			sub.redact(&Redact{Fields: []string{name}, With: one.With})
-		})
-		b.redact(&one)
+	default:
+		b.compileShape(r)
+	}
+}
+
+// each compiles a rule for every field that its name selects, or for what it
+// leads to inside of one.
+func each[T any](b *builder, name string, rule T, field func(*T) *string, compile func(*builder, *T)) {
+	if b.inside("field", name, func(sub *builder) { compile(sub, &rule) }) {
+		return
+	}
+	for _, n := range b.selected("field", name) {
+		one := rule
+		*field(&one) = n
+		compile(b, &one)
+	}
+}
+
+func (b *builder) compileShape(r *Rule) {
+	switch {
 	case r.Cast != nil:
 		b.cast(r.Cast)
 	case r.Default != nil:
@@ -158,6 +211,20 @@ func (b *builder) compile(r *Rule) {
 		b.concat(r.Concat)
 	case r.Truncate != nil:
 		b.truncate(r.Truncate)
+	case r.JSONExtract != nil:
+		b.jsonExtract(r.JSONExtract)
+	case r.Move != nil:
+		b.move(r.Move)
+	case r.Nest != nil:
+		b.nest(r.Nest)
+	case r.Flatten != nil:
+		b.flatten(r.Flatten)
+	case r.Split != nil:
+		b.splitText(r.Split)
+	case r.Lookup != nil:
+		b.lookup(r.Lookup)
+	case r.Derive != nil:
+		b.derive(r.Derive)
 	default:
 		// Invariant 6: a rule that nobody runs must not look like one that ran.
 		b.fail("", "", CodeRule, "this rule cannot run")
@@ -189,6 +256,9 @@ func (b *builder) index(name string) int {
 func (b *builder) find(path, name string) int {
 	i := b.index(name)
 	if i < 0 {
+		i = b.index(unquotedName(name))
+	}
+	if i < 0 {
 		b.fail(path, name, CodeMissing, "%s has no field %s here%s", b.stream, name, suggest(name, b.names()))
 	}
 	return i
@@ -210,6 +280,9 @@ func (b *builder) free(path, name string, self int) bool {
 // replace gives the column at index i a new slot of field f, computed by step.
 func (b *builder) replace(i int, f record.Field, plan func(src, dst int) func() step) {
 	src, dst := b.cols[i].slot, len(b.slots)
+	if f.Tags = ""; !b.rules[b.rule].protects() {
+		f.Tags = b.cols[i].field.Tags // still the value that was tagged
+	}
 	if copier, copied := b.copies[src]; copied && b.phase == Protect {
 		// Invariant 6: the copy would carry the plaintext.
 		if b.rules[b.rule].protects() {
@@ -233,13 +306,20 @@ func (b *builder) add(read []int, start func() step) {
 	b.plan = append(b.plan, p)
 }
 
-// key returns the secret key that ref names and checks its size in bytes.
-func (b *builder) key(ref keys.Ref, fits func(bytes int) bool, want string) ([]byte, bool) {
-	if b.keys == nil {
+// key returns the secret key that ref names and checks its size in bytes: that
+// of which equal inputs have equal results, or with fresh the newest one.
+func (b *builder) key(ref keys.Ref, fresh bool, fits func(bytes int) bool, want string) ([]byte, bool) {
+	if b.scope.Keys == nil {
 		b.fail("key", "", CodeSecret, "there is no key ring to find the key in")
 		return nil, false
 	}
-	key, ok := b.keys.Key(ref)
+	key, ok := b.scope.Keys.Key(ref)
+	if fresh {
+		var ring *keys.Ring
+		if ring, ok = b.scope.Keys.Ring(ref); ok && ring != nil {
+			key = ring.Primary().Value()
+		}
+	}
 	switch {
 	case !ok || len(key) == 0:
 		b.fail("key", "", CodeSecret, "the key is not available")

@@ -3,17 +3,14 @@ package mappers
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"io"
-	"strings"
 
+	"github.com/sluice-data/sluice/keys"
 	"github.com/sluice-data/sluice/record"
 )
 
@@ -23,6 +20,10 @@ const (
 	methodSIV = "aes-siv" // AES-SIV (RFC 5297): equal values have equal ciphertexts
 	methodCBC = "aes-cbc" // for readers of Airbyte's encryption mapper, as is
 	methodCTR = "aes-ctr"
+	methodECB = "aes-ecb" // opened only: equal blocks of values show as equal blocks of ciphertext
+
+	methodRSA    = "rsa-oaep"   // RSA-OAEP with SHA-256: who writes cannot read
+	methodHybrid = "rsa-hybrid" // RSA-OAEP wraps a key per batch, which encrypts with AES-256-GCM
 )
 
 type encryptMethod struct {
@@ -31,16 +32,21 @@ type encryptMethod struct {
 	want string
 	same bool // equal values have equal ciphertexts
 	box  func(key []byte) box
+	rsa  bool // key is a public key
 }
 
 var encryptMethods = map[string]encryptMethod{
 	methodGCM: {"xgcm", func(n int) bool { return n == 32 }, "32", false,
-		func(key []byte) box { return &xaes{key: key, random: rand.Reader} }},
+		func(key []byte) box { return &xaes{key: key, random: rand.Reader} }, false},
 	methodSIV: {"siv", func(n int) bool { return n == 32 || n == 48 || n == 64 }, "32, 48 or 64", true,
-		func(key []byte) box { return newSIV(key) }},
-	methodCBC: {"", aesKey, "16, 24 or 32", false, func(key []byte) box { return newLegacyAES(key, rand.Reader, false) }},
-	methodCTR: {"", aesKey, "16, 24 or 32", false, func(key []byte) box { return newLegacyAES(key, rand.Reader, true) }},
+		func(key []byte) box { return newSIV(key) }, false},
+	methodCBC:    {"", aesKey, "16, 24 or 32", false, func(key []byte) box { return newLegacyAES(key, rand.Reader, false) }, false},
+	methodCTR:    {"", aesKey, "16, 24 or 32", false, func(key []byte) box { return newLegacyAES(key, rand.Reader, true) }, false},
+	methodRSA:    {"rsa", anySize, "a public key", false, func(key []byte) box { return newRSA(key, rand.Reader) }, true},
+	methodHybrid: {"rsah", anySize, "a public key", false, func(key []byte) box { return &hybrid{rsa: newRSA(key, rand.Reader)} }, true},
 }
+
+func anySize(int) bool { return true }
 
 func aesKey(bytes int) bool { return bytes == 16 || bytes == 24 || bytes == 32 }
 
@@ -48,11 +54,7 @@ func aesKey(bytes int) bool { return bytes == 16 || bytes == 24 || bytes == 32 }
 const sealedVersion = "sl1"
 
 // KeyID returns the short public name of a secret key that ciphertexts carry.
-func KeyID(key []byte) string {
-	m := hmac.New(sha256.New, key)
-	m.Write([]byte("sluice key id"))
-	return hex.EncodeToString(m.Sum(nil)[:4])
-}
+func KeyID(key []byte) string { return keys.ID(key) }
 
 func (b *builder) encrypt(e *Encrypt) {
 	i := b.find("field", e.Field)
@@ -61,9 +63,20 @@ func (b *builder) encrypt(e *Encrypt) {
 		name = methodGCM
 	}
 	m := encryptMethods[name]
-	key, ok := b.key(e.Key, m.fits, m.want)
-	if !ok || i < 0 || !b.free("suffix", e.Field+e.Suffix, i) {
+	key, ok := b.key(e.Key, !m.same, m.fits, m.want)
+	if !ok || i < 0 || !b.free("suffix", b.cols[i].field.Name+e.Suffix, i) {
 		return
+	}
+	id := ""
+	if m.rsa {
+		public, err := parsePublic(key)
+		if err != nil {
+			b.fail("key", "", CodeSecret, "%v", err)
+			return
+		}
+		id = publicID(public)
+	} else {
+		id = KeyID(key)
 	}
 	f := b.cols[i].field
 	if f.Key > 0 && !m.same {
@@ -76,10 +89,10 @@ func (b *builder) encrypt(e *Encrypt) {
 	}
 	head := ""
 	if m.tag != "" {
-		head = sealedVersion + "." + m.tag + "." + KeyID(key) + "."
+		head = sealedVersion + "." + m.tag + "." + id + "."
 	}
 	in := f
-	out := record.Field{Name: e.Field + e.Suffix, Kind: record.Text, Nullable: f.Nullable, Key: f.Key}
+	out := record.Field{Name: f.Name + e.Suffix, Kind: record.Text, Nullable: f.Nullable, Key: f.Key}
 	b.replace(i, out, perRun(func() kernel {
 		s := &sealer{field: &in, head: []byte(head), bound: []byte(head + domain), same: m.same, box: m.box(key)}
 		return s.cells
@@ -89,7 +102,8 @@ func (b *builder) encrypt(e *Encrypt) {
 // box is an authenticated cipher. begin is called once per batch and image.
 type box interface {
 	begin()
-	seal(dst, plain, bound []byte) []byte
+	// seal appends the ciphertext of plain; false if plain is too long for it.
+	seal(dst, plain, bound []byte) ([]byte, bool)
 	open(sealed, bound []byte) ([]byte, error)
 }
 
@@ -121,7 +135,11 @@ func (s *sealer) cells(dst, src *record.Vector, done twin, no refuse) {
 			dst.AppendMissing(record.Unsent, 0)
 			continue
 		}
-		s.sealed = s.box.seal(s.sealed[:0], s.text, s.bound)
+		if s.sealed, ok = s.box.seal(s.sealed[:0], s.text, s.bound); !ok {
+			no(i, "value_too_long", s.field.Name+": the value is longer than rsa-oaep encrypts with this key; use rsa-hybrid")
+			dst.AppendMissing(record.Unsent, 0)
+			continue
+		}
 		if len(s.head) == 0 {
 			dst.Data = hex.AppendEncode(dst.Data, s.sealed)
 		} else {
@@ -129,49 +147,6 @@ func (s *sealer) cells(dst, src *record.Vector, done twin, no refuse) {
 		}
 		dst.State, dst.Offs = append(dst.State, record.Present), append(dst.Offs, int32(len(dst.Data)))
 	}
-}
-
-var errSealed = errors.New("not a ciphertext of this key and place")
-
-// SealedKeyID returns the key id that a ciphertext names, false if it is none.
-func SealedKeyID(sealed string) (string, bool) {
-	parts := strings.Split(sealed, ".")
-	if len(parts) != 4 || parts[0] != sealedVersion {
-		return "", false
-	}
-	return parts[2], true
-}
-
-// DecryptLegacy opens a ciphertext of the methods aes-cbc and aes-ctr. They
-// are not authenticated: of a wrong key aes-ctr gives noise, and aes-cbc mostly an error.
-func DecryptLegacy(method, sealed string, key []byte) ([]byte, error) {
-	m, ok := encryptMethods[method]
-	body, err := hex.DecodeString(sealed)
-	if err != nil || !ok || m.tag != "" || !m.fits(len(key)) {
-		return nil, errSealed
-	}
-	return m.box(key).open(body, nil)
-}
-
-// Decrypt opens a ciphertext of an encrypt rule. domain is that of the rule:
-// source.schema.table.field where the rule names none, with the names that the
-// field had at the rule. The error does not tell a wrong key from a wrong
-// domain or a changed text.
-func Decrypt(sealed string, key []byte, domain string) ([]byte, error) {
-	parts := strings.Split(sealed, ".")
-	if len(parts) != 4 || parts[0] != sealedVersion || parts[2] != KeyID(key) {
-		return nil, errSealed
-	}
-	body, err := base64.RawURLEncoding.DecodeString(parts[3])
-	if err != nil {
-		return nil, errSealed
-	}
-	for _, m := range encryptMethods {
-		if m.tag == parts[1] && m.fits(len(key)) {
-			return m.box(key).open(body, []byte(strings.Join(parts[:3], ".")+"."+domain))
-		}
-	}
-	return nil, errSealed
 }
 
 // xaes is XAES-256-GCM (c2sp.org/XAES-256-GCM): the first half of a nonce of
@@ -221,13 +196,13 @@ func (x *xaes) derive(salt []byte) cipher.AEAD {
 	return aead
 }
 
-func (x *xaes) seal(dst, plain, bound []byte) []byte {
+func (x *xaes) seal(dst, plain, bound []byte) ([]byte, bool) {
 	binary.BigEndian.PutUint32(x.nonce[20:], x.count)
 	if x.count++; x.count == 0 {
 		panic(stop("a batch has too many rows for one nonce"))
 	}
 	dst = append(dst, x.nonce[:]...)
-	return x.aead.Seal(dst, x.nonce[12:], plain, bound)
+	return x.aead.Seal(dst, x.nonce[12:], plain, bound), true
 }
 
 func (x *xaes) open(sealed, bound []byte) ([]byte, error) {
@@ -334,13 +309,13 @@ func (s *siv) xor(data []byte) {
 	}
 }
 
-func (s *siv) seal(dst, plain, bound []byte) []byte {
+func (s *siv) seal(dst, plain, bound []byte) ([]byte, bool) {
 	s.s2v(plain, bound)
 	dst = append(dst, s.v[:]...)
 	start := len(dst)
 	dst = append(dst, plain...)
 	s.xor(dst[start:])
-	return dst
+	return dst, true
 }
 
 func (s *siv) open(sealed, bound []byte) ([]byte, error) {

@@ -89,90 +89,29 @@ func (s *constantStep) apply(r *run) {
 }
 
 func (b *builder) concat(c *Concat) {
-	s := concatStep{separator: []byte(c.Separator)}
-	for i, name := range c.Fields {
-		col := b.find(at("fields", i), name)
-		if col < 0 {
-			return
-		}
-		f := b.cols[col].field
-		b.copies[b.cols[col].slot] = b.rule
-		s.src, s.fields = append(s.src, b.cols[col].slot), append(s.fields, &f)
-	}
-	if !b.free("field", c.Field, -1) {
+	in := b.inputs(func(i int) string { return at("fields", i) }, c.Fields...)
+	if in == nil || !b.free("field", c.Field, -1) {
 		return
 	}
-	b.create(s.src, record.Field{Name: c.Field, Kind: record.Text, Nullable: true}, func(dst int) step {
-		own := s
-		own.dst, own.name = dst, c.Field
-		return &own
+	separator := []byte(c.Separator)
+	b.combine(in, record.Field{Name: c.Field, Kind: record.Text, Nullable: true}, func() cellFunc {
+		return func(dst *record.Vector, vs []*record.Vector, i int) bool { return joinTexts(dst, vs, in, i, separator) }
 	})
 }
 
-// concatStep joins the canonical texts of its fields. Nulls are left out; the
-// result is null if all are. Where some of the fields were not sent their old
-// values are taken; without an old row the change cannot be computed.
-type concatStep struct {
-	name      string
-	src       []int
-	fields    []*record.Field
-	separator []byte
-	dst       int
-}
-
-func (s *concatStep) apply(r *run) {
-	s.image(r, r.cols[after], r.cols[before], func(i int, code, reason string) {
-		if r.in.Ops[i] != record.OpDelete {
-			r.reject(i, code, s.name+reason)
-		}
-	})
-	if r.hasBefore() {
-		s.image(r, r.cols[before], nil, func(int, string, string) {})
-	}
-}
-
-func (s *concatStep) image(r *run, vs, old []*record.Vector, no refuse) {
-	dst := vs[s.dst]
-	for i := range r.n {
-		missing, changed := false, false
-		for _, c := range s.src {
-			if vs[c].State[i] != record.Unsent {
-				changed = true
-			} else if old == nil || old[c] == nil || old[c].State[i] == record.Unsent {
-				missing = true
-			}
-		}
-		// With nothing sent, or too little, the sink keeps what it has.
-		if missing || !changed {
-			if changed {
-				no(i, "input_unsent", ": the source did not send all of the fields it is made of, and there is no old row; set REPLICA IDENTITY FULL")
-			}
-			dst.AppendMissing(record.Unsent, 0)
-			continue
-		}
-		if !s.row(dst, vs, old, i) {
-			no(i, "value_not_canonical", ": a value has no canonical text")
-			dst.AppendMissing(record.Unsent, 0)
-		}
-	}
-}
-
-// row appends the joined text of one row; false, with nothing appended, if it has none.
-func (s *concatStep) row(dst *record.Vector, vs, old []*record.Vector, i int) bool {
+// joinTexts appends the canonical texts of a row; nulls are left out, and the
+// result is null if all are.
+func joinTexts(dst *record.Vector, vs []*record.Vector, in []column, i int, separator []byte) bool {
 	parts, begin := 0, len(dst.Data)
-	for k, c := range s.src {
-		v := vs[c]
-		if v.State[i] == record.Unsent {
-			v = old[c]
-		}
+	for k, v := range vs {
 		if v.State[i] != record.Present {
 			continue
 		}
 		if parts++; parts > 1 {
-			dst.Data = append(dst.Data, s.separator...)
+			dst.Data = append(dst.Data, separator...)
 		}
 		var ok bool
-		if dst.Data, ok = AppendCanonical(dst.Data, s.fields[k], v, i); !ok {
+		if dst.Data, ok = AppendCanonical(dst.Data, &in[k].field, v, i); !ok {
 			dst.Data = dst.Data[:begin]
 			return false
 		}

@@ -17,16 +17,19 @@ var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 
 // golden is one case of a file in testdata: rules over rows, and what becomes of them.
 type golden struct {
-	Name     string           `yaml:"name"`
-	Phase    string           `yaml:"phase,omitempty"`
-	Schema   string           `yaml:"schema"`
-	Rules    []map[string]any `yaml:"rules"`
-	Rows     []string         `yaml:"rows,omitempty"`
-	Out      string           `yaml:"out,omitempty"`
-	Want     []string         `yaml:"want,omitempty"`
-	Filtered int              `yaml:"filtered,omitempty"`
-	Rejects  map[int]string   `yaml:"rejects,omitempty"`
-	Errors   []string         `yaml:"errors,omitempty"`
+	Name     string              `yaml:"name"`
+	Note     string              `yaml:"note,omitempty"` // for docs/rules.md
+	Phase    string              `yaml:"phase,omitempty"`
+	Tags     map[string][]string `yaml:"tags,omitempty"`
+	Tables   map[string]string   `yaml:"tables,omitempty"` // content of lookup files
+	Schema   string              `yaml:"schema"`
+	Rules    []map[string]any    `yaml:"rules"`
+	Rows     []string            `yaml:"rows,omitempty"`
+	Out      string              `yaml:"out,omitempty"`
+	Want     []string            `yaml:"want,omitempty"`
+	Filtered int                 `yaml:"filtered,omitempty"`
+	Rejects  map[int]string      `yaml:"rejects,omitempty"`
+	Errors   []string            `yaml:"errors,omitempty"`
 }
 
 // decodeRules reads rules as the configuration does: one key per rule.
@@ -63,6 +66,13 @@ func decodeRules(t testing.TB, list []map[string]any) []Rule {
 		}
 	}
 	return rules
+}
+
+type tables map[string]*Table
+
+func (t tables) Table(file string) (*Table, bool) {
+	f, ok := t[file]
+	return f, ok
 }
 
 func specOf(s *record.Schema) string {
@@ -120,7 +130,16 @@ func (c *golden) run(t *testing.T) {
 	}
 	s := schemaOf(c.Schema)
 	got := golden{Rejects: map[int]string{}}
-	chain, err := Compile(decodeRules(t, c.Rules), s, testRing, phase)
+	files := tables{}
+	for name, text := range c.Tables {
+		table, err := ParseTable(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = table
+	}
+	scope := Scope{Phase: phase, Keys: testRing, Tables: files, Tags: func(field string) []string { return c.Tags[field] }}
+	chain, err := scope.Compile(decodeRules(t, c.Rules), s)
 	if err != nil {
 		got.Errors = strings.Split(err.Error(), "\n")
 	} else {

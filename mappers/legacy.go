@@ -43,14 +43,14 @@ func (l *legacyAES) iv() []byte {
 	return l.ivs[l.used-16 : l.used]
 }
 
-func (l *legacyAES) seal(dst, plain, _ []byte) []byte {
+func (l *legacyAES) seal(dst, plain, _ []byte) ([]byte, bool) {
 	iv := l.iv()
 	dst = append(dst, iv...)
 	start := len(dst)
 	dst = append(dst, plain...)
 	if l.ctr {
 		l.count(dst[start:], iv)
-		return dst
+		return dst, true
 	}
 	n := 16 - len(plain)%16
 	for range n {
@@ -61,7 +61,7 @@ func (l *legacyAES) seal(dst, plain, _ []byte) []byte {
 		l.block.Encrypt(b[:16], b[:16])
 		iv = b[:16]
 	}
-	return dst
+	return dst, true
 }
 
 // count encrypts or decrypts data in place with the key stream that starts at
@@ -91,6 +91,11 @@ func (l *legacyAES) open(sealed, _ []byte) ([]byte, error) {
 		return nil, errSealed
 	}
 	cipher.NewCBCDecrypter(l.block, iv).CryptBlocks(plain, plain)
+	return unpad(plain)
+}
+
+// unpad removes the padding of PKCS#5.
+func unpad(plain []byte) ([]byte, error) {
 	n := int(plain[len(plain)-1])
 	if n == 0 || n > 16 || !bytes.Equal(plain[len(plain)-n:], bytes.Repeat([]byte{byte(n)}, n)) {
 		return nil, errSealed

@@ -52,7 +52,11 @@ var maskers = map[string]func(dst, value []byte, m *Mask) []byte{
 	"phone": maskDigits,
 	"card":  maskDigits,
 	"ip":    maskIP,
+
+	maskDate: nil, // works on dates, not on texts
 }
+
+const maskDate = "date"
 
 func (b *builder) mask(m *Mask) {
 	i := b.find("field", m.Field)
@@ -60,6 +64,10 @@ func (b *builder) mask(m *Mask) {
 		return
 	}
 	f := b.cols[i].field
+	if m.Kind == maskDate {
+		b.maskDate(i, m)
+		return
+	}
 	if !isText(f.Kind) {
 		b.fail("field", f.Name, CodeType, "mask works on text, %s is %s; cast it to text first or redact it", f.Name, f.Kind)
 		return
@@ -68,20 +76,47 @@ func (b *builder) mask(m *Mask) {
 	if rule.Char == "" {
 		rule.Char = "*"
 	}
-	mask := maskers[m.Kind]
+	mask, normal := maskers[m.Kind], normalizers[m.Normalize]
 	out := record.Field{Name: f.Name, Kind: record.Text, Nullable: f.Nullable}
 	b.replace(i, out, perRun(func() kernel {
-		return func(dst, src *record.Vector, _ twin, _ refuse) {
+		var text []byte
+		return func(dst, src *record.Vector, _ twin, no refuse) {
 			for i, st := range src.State {
 				if st != record.Present {
 					dst.AppendMissing(st, 0)
 					continue
 				}
-				dst.Data = mask(dst.Data, src.Value(i), &rule)
+				value, ok := src.Value(i), true
+				if normal != nil {
+					text, ok = normal(text[:0], value)
+					value = text
+				}
+				if !ok {
+					no(i, "value_not_canonical", f.Name+": the value is not what normalize is for")
+					dst.AppendMissing(record.Unsent, 0)
+					continue
+				}
+				dst.Data = mask(dst.Data, value, &rule)
 				dst.State, dst.Offs = append(dst.State, record.Present), append(dst.Offs, int32(len(dst.Data)))
 			}
 		}
 	}))
+}
+
+// maskDate keeps the year or month of a date or timestamp.
+func (b *builder) maskDate(i int, m *Mask) {
+	f, to := b.cols[i].field, m.Keep
+	if to == "" {
+		to = "year"
+	}
+	switch f.Kind {
+	case record.Date:
+		b.replace(i, f, perRun(func() kernel { return truncateDate(to) }))
+	case record.Timestamp, record.TimestampTZ:
+		b.replace(i, f, perRun(func() kernel { return truncateMicros(to) }))
+	default:
+		b.fail("field", f.Name, CodeType, "the kind date works on dates and timestamps, %s is %s; cast it first", f.Name, f.Kind)
+	}
 }
 
 // maskChars hides all characters but the first and last few. A value that

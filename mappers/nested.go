@@ -3,97 +3,23 @@ package mappers
 import (
 	"bytes"
 	"encoding/json"
-	"slices"
-	"strings"
 
 	"github.com/sluice-data/sluice/record"
 )
 
-// The field of a hash, encrypt, mask, redact or drop rule may be a path into
-// a json field: profile.email is the member email of the documents in profile.
-// Lists on the way are entered, so that contacts.email covers every contact. A
-// document without the path passes. One that holds a text or number where the
-// path needs an object is refused: nobody knows what is in there.
+// A rule inside documents: a document without the path passes. One that holds a
+// text or number where the path needs an object is refused: nobody knows what
+// is in there.
 
 const codePath = "path_not_an_object"
-
-// split returns the json column and the path that name stands for, -1 if it is no path.
-func (b *builder) split(name string) (col int, path []string) {
-	if b.index(name) >= 0 {
-		return -1, nil
-	}
-	for i := range name {
-		if name[i] != '.' {
-			continue
-		}
-		if c := b.index(name[:i]); c >= 0 {
-			return c, strings.Split(name[i+1:], ".")
-		}
-	}
-	return -1, nil
-}
-
-// inside lets rule work on a text field in the place of what path leads to. It
-// reports whether name is a path.
-func (b *builder) inside(option, name string, rule func(sub *builder)) bool {
-	col, path := b.split(name)
-	if col < 0 {
-		return false
-	}
-	f := b.cols[col].field
-	switch {
-	case f.Kind != record.JSON:
-		b.fail(option, f.Name, CodeType, "%s is %s; only json has fields inside", f.Name, f.Kind)
-		return true
-	case slices.Contains(path, ""):
-		b.fail(option, f.Name, CodeRule, "a part of the path is empty")
-		return true
-	case isPattern(name):
-		b.fail(option, f.Name, CodeRule, "a path takes no *")
-		return true
-	}
-	value := record.Field{Name: name, Kind: record.Text, Nullable: true}
-	sub := &builder{phase: b.phase, keys: b.keys, stream: b.stream, rules: b.rules, copies: map[int]int{}, rule: b.rule, kind: b.kind,
-		slots: []record.Field{value}, cols: []column{{field: value}}}
-	rule(sub)
-	b.errs = append(b.errs, sub.errs...)
-	switch {
-	case len(sub.errs) > 0:
-	case len(sub.cols) == 0:
-		b.replace(col, f, perRun(func() kernel { return (&nested{field: f.Name, path: path}).cells }))
-	case sub.cols[0].field.Name != name:
-		b.fail("suffix", f.Name, CodeRule, "a field inside a document keeps its name")
-	case len(sub.plan) == 1:
-		start := sub.plan[0].start
-		b.replace(col, f, perRun(func() kernel {
-			n := &nested{field: f.Name, path: path, src: record.NewVector(&value), dst: record.NewVector(&value)}
-			if c, ok := start().(*cells); ok {
-				n.kernel = c.kernel
-			}
-			return n.cells
-		}))
-	}
-	return true
-}
-
-// outside runs rule inside each name that is a path and returns the others in
-// their places.
-func (b *builder) outside(names []string, rule func(sub *builder, name string)) []string {
-	rest := slices.Clone(names)
-	for i, name := range names {
-		if b.inside(at("fields", i), name, func(sub *builder) { rule(sub, name) }) {
-			rest[i] = ""
-		}
-	}
-	return rest
-}
 
 // nested runs a kernel over what a path leads to in the documents of a column:
 // it collects the values, lets the kernel work on all of them, and writes the
 // documents anew. Without a kernel it leaves the values out.
 type nested struct {
 	field    string
-	path     []string
+	name     string // the path as the rule has it
+	path     []segment
 	kernel   kernel
 	src, dst *record.Vector // the values and what becomes of them
 	rows     []int          // the row of each value
@@ -119,9 +45,9 @@ func (n *nested) cells(dst, src *record.Vector, _ twin, no refuse) {
 		case !ok:
 			no(i, "value_not_json", n.field+": the value is no JSON document")
 		case n.blocked:
-			no(i, codePath, n.field+"."+strings.Join(n.path, ".")+": the document holds a value where the path needs an object")
+			no(i, codePath, n.name+": the document holds a value where the path needs an object")
 		case n.refused[i]:
-			no(i, "value_not_canonical", n.field+"."+strings.Join(n.path, ".")+": the value is not what the rule is for")
+			no(i, "value_not_canonical", n.name+": the value is not what the rule is for")
 		default:
 			dst.AppendData(n.out)
 			continue
@@ -164,42 +90,68 @@ func (n *nested) walkAll(doc []byte) bool {
 
 // walk writes the value at offset i and returns the offset behind it. The
 // document is valid, which is why it looks no closer.
-func (n *nested) walk(i int, path []string) int {
+func (n *nested) walk(i int, path []segment) int {
 	if len(path) == 0 {
 		return n.value(i)
 	}
-	switch n.doc[i] {
-	case '[':
-		n.out = append(n.out, '[')
-		i = n.space(i + 1)
-		for n.doc[i] != ']' {
-			i = n.space(n.walk(i, path))
-			if n.doc[i] == ',' {
-				n.out = append(n.out, ',')
-				i = n.space(i + 1)
-			}
-		}
-		n.out = append(n.out, ']')
-		return i + 1
-	case '{':
+	switch {
+	case n.doc[i] == '[':
+		return n.list(i, path)
+	case n.doc[i] == '{' && path[0].index == noIndex:
 		return n.object(i, path)
 	}
-	end := n.skip(i)
 	n.blocked = n.blocked || n.doc[i] != 'n'
+	return n.copy(i)
+}
+
+// copy writes the value at offset i as it is.
+func (n *nested) copy(i int) int {
+	end := n.skip(i)
 	n.out = append(n.out, n.doc[i:end]...)
 	return end
 }
 
-func (n *nested) object(i int, path []string) int {
+// list enters a list: with an index the elements that it picks, else all.
+func (n *nested) list(i int, path []segment) int {
+	n.out = append(n.out, '[')
+	first := true
+	i = n.space(i + 1)
+	for k := 0; n.doc[i] != ']'; k++ {
+		inner, hit := path, true
+		if path[0].index != noIndex {
+			inner, hit = path[1:], path[0].picks(k)
+		}
+		if hit && len(inner) == 0 && n.kernel == nil {
+			i = n.skip(i)
+		} else {
+			if !first {
+				n.out = append(n.out, ',')
+			}
+			first = false
+			if hit {
+				i = n.walk(i, inner)
+			} else {
+				i = n.copy(i)
+			}
+		}
+		if i = n.space(i); n.doc[i] == ',' {
+			i = n.space(i + 1)
+		}
+	}
+	n.out = append(n.out, ']')
+	return i + 1
+}
+
+func (n *nested) object(i int, path []segment) int {
 	n.out = append(n.out, '{')
 	first := true
 	i = n.space(i + 1)
 	for n.doc[i] != '}' {
 		end := n.skip(i)
 		name := n.doc[i:end]
-		hit := string(name[1:len(name)-1]) == path[0]
-		if !hit && bytes.IndexByte(name, '\\') >= 0 {
-			hit = unquoted(name) == path[0]
+		hit := string(name[1:len(name)-1]) == path[0].name
+		if !hit && (path[0].glob || bytes.IndexByte(name, '\\') >= 0) {
+			hit = path[0].fits(unquoted(name))
 		}
 		i = n.space(n.space(end) + 1) // over the colon
 		if hit && len(path) == 1 && n.kernel == nil {
@@ -213,9 +165,7 @@ func (n *nested) object(i int, path []string) int {
 			if hit {
 				i = n.walk(i, path[1:])
 			} else {
-				end := n.skip(i)
-				n.out = append(n.out, n.doc[i:end]...)
-				i = end
+				i = n.copy(i)
 			}
 		}
 		if i = n.space(i); n.doc[i] == ',' {

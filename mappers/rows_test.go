@@ -13,6 +13,14 @@ import (
 // ring is a key ring for tests.
 type ring map[string][]byte
 
+func (r ring) Ring(ref keys.Ref) (*keys.Ring, bool) {
+	k, ok := r[ref.Name]
+	if !ok {
+		return nil, false
+	}
+	return keys.Single(k), true
+}
+
 func (r ring) Key(ref keys.Ref) ([]byte, bool) {
 	k, ok := r[ref.Name]
 	return k, ok

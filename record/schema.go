@@ -92,6 +92,17 @@ type Field struct {
 	Nullable   bool   `json:"nullable"`
 	Key        int    `json:"key,omitempty"`         // 1-based place in the primary key; 0 = not a key column
 	SourceType string `json:"source_type,omitempty"` // as the source spells it: "numeric(10,2)"
+	Tags       string `json:"tags,omitempty"`        // labels that rules select fields by, with commas between them: "pii"
+}
+
+// Tagged reports whether f has the tag, in any case.
+func (f *Field) Tagged(tag string) bool {
+	for t := range strings.SplitSeq(f.Tags, ",") {
+		if tag != "" && strings.EqualFold(strings.TrimSpace(t), tag) {
+			return true
+		}
+	}
+	return false
 }
 
 // Schema describes the rows of one stream at one point of its life. It is
@@ -100,6 +111,11 @@ type Schema struct {
 	Stream StreamName `json:"stream"`
 	Fields []Field    `json:"fields"`
 	ID     string     `json:"id"` // hash of stream and fields, see Seal
+
+	// Mapping names the rules that the rows have gone through: the version of
+	// the protect rules, behind a + that of the shape rules. It is no part of
+	// the ID: rules may change and the schema stay the same. Empty = no rules.
+	Mapping string `json:"mapping,omitempty"`
 }
 
 // StreamName names one table, endpoint or folder of one source.
@@ -195,6 +211,9 @@ func (s *Schema) Seal() *Schema {
 		for f := &s.Fields[i]; f != nil; f = f.Elem {
 			w(f.Name)
 			w(fmt.Sprint(f.Kind, f.Precision, f.Scale, f.Nullable, f.Key, f.SourceType))
+			if f.Tags != "" { // without tags the ID is what it was before there were any
+				w("tags " + f.Tags)
+			}
 		}
 	}
 	s.ID = fmt.Sprintf("%016x", h.Sum64())

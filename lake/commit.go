@@ -22,6 +22,7 @@ import (
 const (
 	summaryCommit   = "sluice.commit-id"    // of the try that made the snapshot
 	summarySchema   = "sluice.schema"       // id of the newest schema written
+	summaryMapping  = "sluice.mapping"      // versions of its rules: protect+shape
 	summarySourceMS = "sluice.source-ts-ms" // newest source commit time, for freshness
 	summaryPipeline = "sluice.pipeline"
 )
@@ -351,6 +352,9 @@ func (c *commit) summary() iceberg.Properties {
 	s := iceberg.Properties{summaryCommit: c.id, summaryPipeline: t.lake.cfg.Pipeline}
 	if t.schema != "" {
 		s[summarySchema] = t.schema
+	}
+	if t.mapping != "" {
+		s[summaryMapping] = t.mapping
 	}
 	if t.sourceUS > 0 {
 		s[summarySourceMS] = strconv.FormatInt(t.sourceUS/1000, 10)

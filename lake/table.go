@@ -99,6 +99,7 @@ type interval struct {
 	heldSize int
 	heldPlan *plan
 	schema   string // newest schema written
+	mapping  string // versions of the rules that its rows have gone through
 	sourceUS int64  // newest source commit time
 }
 
@@ -256,7 +257,7 @@ func (t *Table) write(ctx context.Context, b *record.Batch) ([]record.Reject, er
 			b.Release()
 			return nil, err
 		}
-		t.heldPlan, t.schema = p, b.Schema.ID
+		t.heldPlan, t.schema, t.mapping = p, b.Schema.ID, b.Schema.Mapping
 	}
 	rejects := p.unfitRows(b)
 	if t.appends() {

@@ -78,6 +78,9 @@ func NewEncoder(s *Schema, o Origin) *Encoder {
 		}
 		member("table", s.Stream.Name)
 		member("snapshot", snapshot)
+		if s.Mapping != "" {
+			member("mapping", s.Mapping)
+		}
 		member("schema_id", s.ID)
 		e.sources[i] = b
 	}

@@ -5,8 +5,10 @@ package record
 //
 //	{"before":ROW|null,"after":ROW|null,
 //	 "op":"c","ts_ms":MS,
-//	 "source":{"connector":…,"name":…,"db":…,"schema":…,"table":…,"snapshot":"false","schema_id":…,
+//	 "source":{"connector":…,"name":…,"db":…,"schema":…,"table":…,"snapshot":"false","mapping":…,"schema_id":…,
 //	           "ts_ms":MS,"ts_us":US,"lsn":N,"pos":"epoch/lsn/seq"}}
+//
+// mapping is there where protect rules have run: their version.
 //
 // What changes from row to row stands last, so that writers and readers handle
 // the rest as one piece of memory. Both ts_ms and ts_us are the source's commit

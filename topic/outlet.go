@@ -34,10 +34,11 @@ func (o *outlet) count(delivered, rejected int) {
 // topic is as declared and the brokers hold the schema.
 func (p *Publisher) outlet(ctx context.Context, s *record.Schema) (*outlet, error) {
 	p.mu.Lock()
-	o, err := p.outlets[s.ID], p.err
+	way := s.ID + s.Mapping // rows of other rules say so in their source block
+	o, err := p.outlets[way], p.err
 	if o == nil {
 		o = &outlet{schema: s}
-		p.outlets[s.ID] = o
+		p.outlets[way] = o
 	}
 	p.mu.Unlock()
 	if err != nil {

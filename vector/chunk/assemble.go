@@ -1,0 +1,180 @@
+package chunk
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sluice-data/sluice/vector/parse"
+)
+
+// structure cuts along the blocks of the document.
+func (s *splitter) structure() {
+	// The rest is for the titles before the text. It is the same for every
+	// chunk, so that a longer heading moves no cut.
+	body := s.cfg.MaxTokens - s.prefixTokens() - 4
+	s.makeAtoms(body)
+	if len(s.atoms) == 0 {
+		return
+	}
+	s.tree = newCutTree(s.atoms)
+	type span struct{ from, to int }
+	for todo := []span{{0, len(s.atoms)}}; len(todo) > 0; {
+		last := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if s.tree.tokens(last.from, last.to) <= body || last.to-last.from == 1 {
+			if c, ok := s.assemble(last.from, last.to); ok || last.to-last.from == 1 {
+				if c.Text != "" {
+					s.out = append(s.out, c)
+				}
+				continue
+			}
+		}
+		at := s.tree.cut(last.from, last.to, body)
+		todo = append(todo, span{at, last.to}, span{last.from, at})
+	}
+}
+
+func (s *splitter) prefixTokens() int {
+	if strings.Trim(strings.ReplaceAll(s.cfg.Template, "{text}", ""), " \n") == "" {
+		return 0
+	}
+	return s.cfg.MaxTokens / 8
+}
+
+// assemble makes a chunk of the atoms [from, to); false: it has too many tokens.
+func (s *splitter) assemble(from, to int) (Chunk, bool) {
+	first, last := s.atoms[from], s.atoms[to-1]
+	block := s.doc.Blocks[first.block]
+	c := Chunk{Page: block.Page, Heading: s.commonPath(first.block, last.block), Start: s.overlap(from), End: last.end}
+	c.End = c.Start + len(strings.TrimRight(s.doc.Text[c.Start:c.End], " \t\n"))
+	c.Text = s.doc.Text[c.Start:c.End]
+	if strings.TrimSpace(c.Text) == "" {
+		c.Text = ""
+		return c, true
+	}
+	if first.header > 0 {
+		c.Text = s.doc.Text[block.Start:block.Start+first.header] + "\n" + c.Text
+	}
+	s.embed(&c)
+	if c.Tokens <= s.cfg.MaxTokens {
+		return c, true
+	}
+	// What is repeated gives way first.
+	if c.Start < first.start {
+		c.Start = first.start
+		c.Text = s.doc.Text[c.Start:c.End]
+		s.embed(&c)
+	}
+	if c.Tokens > s.cfg.MaxTokens && to-from == 1 {
+		c.EmbedText = c.EmbedText[:s.count.fits(c.EmbedText, s.cfg.MaxTokens)]
+		c.Tokens = s.count.of(c.EmbedText)
+	}
+	return c, c.Tokens <= s.cfg.MaxTokens
+}
+
+// overlap is where the chunk that begins with atom from begins with the text
+// before it: whole atoms of the same section, no pieces of tables and code.
+func (s *splitter) overlap(from int) int {
+	start := s.atoms[from].start
+	if s.cfg.OverlapTokens == 0 || s.atoms[from].rank < rankBlock || !s.flows(from) {
+		return start
+	}
+	left := s.cfg.OverlapTokens
+	for i := from - 1; i >= 0; i-- {
+		a := s.atoms[i]
+		if a.tokens > left || a.rank < rankBlock || !s.flows(i) {
+			break
+		}
+		left -= a.tokens
+		start = a.start
+	}
+	return start
+}
+
+func (s *splitter) flows(i int) bool {
+	kind := s.doc.Blocks[s.atoms[i].block].Kind
+	return kind == parse.Paragraph || kind == parse.List
+}
+
+// commonPath is the heading path that all text of the blocks shares.
+func (s *splitter) commonPath(first, last int) []string {
+	var path []string
+	found := false
+	for _, b := range s.doc.Blocks[first : last+1] {
+		if b.Kind == parse.Heading && first != last {
+			continue // the text below says more
+		}
+		if !found {
+			path, found = b.Heading, true
+			continue
+		}
+		n := 0
+		for n < len(path) && n < len(b.Heading) && path[n] == b.Heading[n] {
+			n++
+		}
+		path = path[:n]
+	}
+	return slices.Clone(path)
+}
+
+var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
+
+func validTemplate(template string) error {
+	for _, p := range placeholder.FindAllString(template, -1) {
+		if !slices.Contains([]string{"{title}", "{headings}", "{path}", "{text}"}, p) {
+			return fmt.Errorf("template has %s: {title}, {headings}, {path} and {text} are known", p)
+		}
+	}
+	if !strings.Contains(template, "{text}") {
+		return fmt.Errorf("template without {text}")
+	}
+	return nil
+}
+
+const arrow = " › "
+
+// embed fills the template. Titles are data and may hold braces: all places
+// are filled at once.
+func (s *splitter) embed(c *Chunk) {
+	title, headings := s.doc.Title, c.Heading
+	path := headings
+	if title != "" && (len(headings) == 0 || headings[0] != title) {
+		path = append([]string{title}, headings...)
+	}
+	limit := s.prefixTokens()
+	text := strings.NewReplacer("{title}", s.shorten([]string{title}, limit), "{headings}", s.shorten(headings, limit),
+		"{path}", s.shorten(path, limit), "{text}", c.Text).Replace(s.cfg.Template)
+	c.EmbedText = strings.Trim(text, "\n")
+	c.Tokens = s.count.of(c.EmbedText)
+}
+
+// shorten joins titles; what is too long loses its outermost ones. Neighbours
+// mostly have the same.
+func (s *splitter) shorten(titles []string, limit int) string {
+	key := strings.Join(titles, "\x00")
+	if s.short == nil || len(s.short) > 1000 {
+		s.short = map[string]string{}
+	}
+	short, known := s.short[key]
+	if !known {
+		short = s.fitTitles(titles, limit)
+		s.short[key] = short
+	}
+	return short
+}
+
+func (s *splitter) fitTitles(titles []string, limit int) string {
+	for len(titles) > 0 {
+		joined := strings.Join(titles, arrow)
+		if s.count.of(joined) <= limit {
+			return joined
+		}
+		if len(titles) == 1 {
+			return strings.TrimSpace(joined[:s.count.fits(joined, limit)])
+		}
+		titles = titles[1:]
+	}
+	return ""
+}

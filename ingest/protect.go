@@ -31,7 +31,7 @@ type protected struct {
 	progress *progress.Stream
 
 	mu       sync.Mutex
-	err      error // set once: the stream is parked
+	err      error // the stream is parked, until a backfill begins
 	known    map[string]bool
 	versions map[string]*version // by the ID of the source's schema
 	newest   *version            // the last one used
@@ -104,6 +104,9 @@ func (p *protector) SaveCheckpoint(ctx context.Context, key string, data []byte)
 // Publish protects b and publishes what is left of it.
 func (p *protector) Publish(ctx context.Context, b *record.Batch) error {
 	s := p.stream(b.Schema.Stream)
+	if op, _ := b.Control(); op == record.OpBackfillBegin {
+		s.again()
+	}
 	if err := s.failure(); err != nil {
 		b.Release()
 		return err
@@ -121,6 +124,13 @@ func lost(err error) bool {
 	return errors.As(err, &l) && l.Lost()
 }
 
+// again gives a parked stream another chance: what it has missed is loaded anew.
+func (s *protected) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = nil
+}
+
 func (s *protected) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +143,7 @@ func (s *protected) park(err error) error {
 	defer s.mu.Unlock()
 	if s.err == nil {
 		s.err = &ParkedError{Stream: s.name, Err: err}
-		s.progress.Set(progress.Parked, err.Error()+"; once that is repaired, a restart loads the stream again")
+		s.progress.Set(progress.Parked, err.Error()+"; once that is repaired, a restart loads the stream again, or at once: sluice resume "+s.name.String())
 		s.p.cfg.Logger.Error("stream parked", "stream", s.name.String(), "error", err)
 	}
 	return s.err

@@ -238,6 +238,9 @@ func (c *Consumer) watchTopics(ctx context.Context) {
 				t, there := all[name]
 				missing = missing || !there
 				l.sawTopic(t.id)
+				if l.troubled() {
+					l.post(l.tryRepair)
+				}
 			}
 			if was {
 				c.grp.ForceMetadataRefresh() // the group learns of new topics at once

@@ -63,6 +63,7 @@ type lane struct {
 	rows     int       // written since the last flush
 	idle     bool      // the last poll brought nothing
 	state    progress.State
+	lost     lostParts
 }
 
 // part is one partition that is ours.
@@ -254,6 +255,7 @@ func (l *lane) resume() {
 		return
 	}
 	l.halted, l.failures, l.retryAt = false, 0, time.Time{}
+	clear(l.lost.epochs)
 	l.setTrouble(nil)
 	l.show(progress.Starting, "")
 }
@@ -264,6 +266,13 @@ func (l *lane) setTrouble(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.trouble = err
+}
+
+// troubled reports whether the lane is parked, paused or failing for a while.
+func (l *lane) troubled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.trouble != nil
 }
 
 // drop closes the client and the sink; what was not flushed is forgotten.
@@ -343,6 +352,7 @@ func (l *lane) forget(ps []int32) {
 	l.mu.Unlock()
 	for _, p := range ps {
 		delete(l.parts, p)
+		delete(l.lost.epochs, p)
 	}
 	if len(l.parts) == 0 && !l.halted {
 		l.show(progress.Streaming, "its partitions are with another process")

@@ -58,7 +58,10 @@ func (l *lane) load(ctx context.Context, ps []int32) error {
 	}
 	if log.id == "" {
 		if len(marks) > 0 {
-			return &parkError{fmt.Sprintf("topic %s is gone; create a new backfill of the stream, or drop the sink's table", l.topic)}
+			for p, m := range marks {
+				l.lost.lose(p, m.Last.Epoch)
+			}
+			return &parkError{fmt.Sprintf("topic %s is gone; run a new backfill: %s, or drop the sink's table", l.topic, l.backfillCommand())}
 		}
 		return fmt.Errorf("topic %s does not exist yet", l.topic)
 	}
@@ -66,8 +69,10 @@ func (l *lane) load(ctx context.Context, ps []int32) error {
 	for _, p := range ps {
 		m, stored := marks[p]
 		if stored {
-			if err := l.check(p, m, log); err != nil {
-				return err
+			if misfit := l.check(p, m, log); misfit != nil {
+				if m.Next, err = l.mend(ctx, p, m, log, misfit); err != nil {
+					return err
+				}
 			}
 			// Its last owner may have ended between its flush and its commit.
 			l.c.commits.note(l.topic, p, m.Next)
@@ -107,12 +112,12 @@ func (l *lane) look(ctx context.Context) (logState, error) {
 	return s, nil
 }
 
-// check parks the lane where its mark does not fit the log: offsets mean
-// nothing on another topic, and records that are gone are a loss.
-func (l *lane) check(p int32, m record.Mark, log logState) error {
+// check says where a mark does not fit the log: offsets mean nothing on another
+// topic, and records that are gone are a loss.
+func (l *lane) check(p int32, m record.Mark, log logState) *parkError {
 	start, _ := log.starts.Lookup(l.topic, p)
 	end, _ := log.ends.Lookup(l.topic, p)
-	const fix = "run a new backfill of the stream"
+	fix := "run a new backfill: " + l.backfillCommand()
 	var note string
 	switch {
 	case m.Cluster != "" && m.Cluster != l.c.k.cluster:
@@ -120,7 +125,7 @@ func (l *lane) check(p int32, m record.Mark, log logState) error {
 	case m.TopicID != "" && m.TopicID != log.id:
 		note = fmt.Sprintf("topic %s has been created anew: %s", l.topic, fix)
 	case m.Next < start.Offset:
-		note = fmt.Sprintf("topic %s partition %d begins at offset %d and the sink has come to %d: the records between are gone: %s and raise the retention", l.topic, p, start.Offset, m.Next, fix)
+		note = fmt.Sprintf("topic %s partition %d begins at offset %d and the sink has come to %d: the records between are gone: %s, and raise topics.retention", l.topic, p, start.Offset, m.Next, fix)
 	case m.Next > end.Offset:
 		note = fmt.Sprintf("topic %s partition %d ends at offset %d and the sink has come to %d: the log has lost records: %s", l.topic, p, end.Offset, m.Next, fix)
 	default:
@@ -128,6 +133,9 @@ func (l *lane) check(p int32, m record.Mark, log logState) error {
 	}
 	return &parkError{note}
 }
+
+// backfillCommand is what somebody has to type to make good for lost records.
+func (l *lane) backfillCommand() string { return "sluice backfill " + l.stream.Name.String() }
 
 // connect starts a client at the next offset of every partition.
 func (l *lane) connect() error {

@@ -76,7 +76,8 @@ func (l *lane) fetchError(f kgo.FetchTopicPartition) error {
 	case err == nil, p == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 		return nil
 	case errors.Is(err, kerr.OffsetOutOfRange):
-		return &parkError{fmt.Sprintf("topic %s partition %d has no offset %d any more: records are gone: run a new backfill of the stream and raise the retention", l.topic, f.Partition, p.next)}
+		l.lost.lose(f.Partition, p.last.Epoch)
+		return &parkError{fmt.Sprintf("topic %s partition %d has no offset %d any more: records are gone: run a new backfill: %s, and raise topics.retention", l.topic, f.Partition, p.next, l.backfillCommand())}
 	default:
 		return fmt.Errorf("fetch topic %s partition %d: %w", l.topic, f.Partition, err)
 	}

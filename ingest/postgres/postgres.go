@@ -57,6 +57,7 @@ type Source struct {
 	conn   *pgx.ConnConfig
 	tables []record.StreamName
 	log    *slog.Logger
+	asks   *asks
 
 	// watchEvery is how often the publication is looked at: PostgreSQL 18 goes on
 	// without a word when it is dropped, older servers stop at the next change.
@@ -67,7 +68,7 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // New checks cfg and returns a Source; it does not connect. Errors hold no password.
 func New(cfg Config) (*Source, error) {
-	s := &Source{cfg: cfg, watchEvery: 10 * time.Second}
+	s := &Source{cfg: cfg, asks: newAsks(), watchEvery: 10 * time.Second}
 	conn, err := parseURL(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", cfg.Name, err)

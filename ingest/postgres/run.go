@@ -33,10 +33,13 @@ type session struct {
 }
 
 func (s *Source) run(ctx context.Context, out Output) error {
-	ss, err := s.open(ctx, out)
-	if err == nil {
-		err = ss.read(ctx)
-		ss.close()
+	err := errAsked
+	for errors.Is(err, errAsked) && ctx.Err() == nil {
+		var ss *session
+		if ss, err = s.open(ctx, out); err == nil {
+			err = ss.read(ctx)
+			ss.close()
+		}
 	}
 	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		return nil
@@ -93,8 +96,12 @@ func (ss *session) prepare(ctx context.Context) error {
 	if err := ss.takeSlot(ctx); err != nil {
 		return err
 	}
-	_, err = ss.cp.save(ctx)
-	return err
+	saved := s.asks.enter(ss.cp)
+	if _, err := ss.cp.save(ctx); err != nil {
+		return err
+	}
+	saved()
+	return nil
 }
 
 // publish finds the tables that can be read and makes sure that the publication has them.
@@ -151,6 +158,12 @@ func addFix(err error, fix string) error {
 	return err
 }
 
+// How often and how fast a slot that is in use is looked at again.
+const (
+	slotTries = 10
+	slotPause = 100 * time.Millisecond
+)
+
 // takeSlot makes or checks the replication slot and decides which streams have
 // lost their place in the log.
 func (ss *session) takeSlot(ctx context.Context) error {
@@ -167,6 +180,17 @@ func (ss *session) takeSlot(ctx context.Context) error {
 		return err
 	}
 	sl, err := s.loadSlot(ctx, ss.conn)
+	for range slotTries { // the server may take a moment to see that our own last connection has ended
+		if err != nil || !sl.active {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(slotPause):
+		}
+		sl, err = s.loadSlot(ctx, ss.conn)
+	}
 	if err != nil {
 		return err
 	}
@@ -320,6 +344,14 @@ func (ss *session) read(ctx context.Context) error {
 		return ss.follow(gctx, all, false)
 	})
 	g.Go(func() error { return ss.watch(done, gctx) })
+	g.Go(func() error {
+		select {
+		case <-ss.s.asks.news:
+			return errAsked
+		case <-done.Done():
+			return nil
+		}
+	})
 	if err := g.Wait(); err != nil || ctx.Err() != nil || !ss.s.cfg.UntilCaughtUp {
 		return err
 	}

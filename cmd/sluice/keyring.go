@@ -93,24 +93,40 @@ func openKeys(ctx context.Context, f *config.File, c keys.KeeperConfig) (*keys.K
 // change, between two batches.
 type liveChain struct {
 	keys    func() *keys.Snapshot
-	compile func(*keys.Snapshot) (*mappers.Chain, error)
+	compile func(*keys.Snapshot) (*keyedChain, error)
 	newest  atomic.Pointer[keyedChain]
 }
 
+// keyedChain is a chain with the keys of one moment.
 type keyedChain struct {
 	*mappers.Chain
 	ring *keys.Snapshot
+	out  *record.Schema // Chain.Out with the version of the rules
 }
 
-// live compiles rules for a schema; nil without rules.
-func (c chains) live(rules config.Rules, schema *record.Schema, p mappers.Phase) (*liveChain, error) {
-	l := &liveChain{keys: c.keys, compile: func(ring *keys.Snapshot) (*mappers.Chain, error) { return c.compile(rules, schema, ring, p) }}
-	ring := c.keys()
-	chain, err := l.compile(ring)
-	if chain == nil || err != nil {
+// live compiles rules for a schema; nil without rules. key is where the
+// mapping file has them.
+func (c chains) live(key string, rules config.Rules, schema *record.Schema, p mappers.Phase) (*liveChain, error) {
+	if len(rules) == 0 {
+		return nil, nil
+	}
+	l := &liveChain{keys: c.keys, compile: func(ring *keys.Snapshot) (*keyedChain, error) {
+		chain, err := c.compile(rules, schema, ring, p)
+		if err != nil {
+			return nil, err
+		}
+		version, out := mappingOf(rules, ring, p).Version, *chain.Out()
+		if out.Mapping = version; p == mappers.Shape && schema.Mapping != "" {
+			out.Mapping = schema.Mapping + "+" + version
+		}
+		c.file.learn(key, p, version, schema, &out)
+		return &keyedChain{chain, ring, &out}, nil
+	}}
+	chain, err := l.compile(c.keys())
+	if err != nil {
 		return nil, err
 	}
-	l.newest.Store(&keyedChain{chain, ring})
+	l.newest.Store(chain)
 	return l, nil
 }
 
@@ -119,15 +135,19 @@ func (c chains) live(rules config.Rules, schema *record.Schema, p mappers.Phase)
 func (l *liveChain) Apply(b *record.Batch) (out *record.Batch, filtered int, rejects []record.Reject, err error) {
 	c := l.newest.Load()
 	if ring := l.keys(); ring != c.ring {
-		chain, err := l.compile(ring)
+		newer, err := l.compile(ring)
 		if err != nil {
 			return nil, 0, nil, err
 		}
-		if chain.Out().ID != c.Out().ID {
-			return nil, 0, nil, fmt.Errorf("the rules of %s give another schema with the new keys", chain.In().Stream)
+		if newer.out.ID != c.out.ID {
+			return nil, 0, nil, fmt.Errorf("the rules of %s give another schema with the new keys", newer.In().Stream)
 		}
-		c = &keyedChain{chain, ring}
+		c = newer
 		l.newest.Store(c)
 	}
-	return c.Chain.Apply(b)
+	out, filtered, rejects, err = c.Chain.Apply(b)
+	if out != nil && out != b { // a batch that passes as it is keeps its schema too
+		out.Schema = c.out
+	}
+	return out, filtered, rejects, err
 }

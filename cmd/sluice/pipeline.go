@@ -85,7 +85,7 @@ func (p *pipeline) openSink(ctx context.Context, s *config.Sink) error {
 		if err != nil {
 			return err
 		}
-		c.Streams = append(c.Streams, topic.Stream{Name: name, Chain: p.rules.shape(stream.Shape),
+		c.Streams = append(c.Streams, topic.Stream{Name: name, Chain: p.rules.shape(s.Name, stream.Shape),
 			Open: func(ctx context.Context) (topic.Sink, error) {
 				sink, err := opened.streams[i](ctx)
 				if err != nil {

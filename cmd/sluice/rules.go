@@ -81,6 +81,7 @@ func allRules(f *config.File) []config.Rules {
 type chains struct {
 	f    *config.File
 	keys func() *keys.Snapshot // the newest
+	file *mappingFile          // where they write down what they do; nil = nowhere
 }
 
 // protect returns the compiler of the protect rules of s; nil without rules.
@@ -90,7 +91,7 @@ func (c chains) protect(s *config.Source) func(*record.Schema) (ingest.Chain, er
 		byStream[p.Stream] = p.Rules
 	}
 	return func(schema *record.Schema) (ingest.Chain, error) {
-		chain, err := c.live(byStream[schema.Stream.Local()], schema, mappers.Protect)
+		chain, err := c.live(schema.Stream.String(), byStream[schema.Stream.Local()], schema, mappers.Protect)
 		if chain == nil {
 			return nil, err // no typed nil: it would look like a chain
 		}
@@ -120,12 +121,12 @@ func (c chains) newColumns(s *config.Source) func(record.StreamName) ingest.NewC
 }
 
 // shape returns the compiler of the shape rules of a stream of a sink.
-func (c chains) shape(rules config.Rules) func(*record.Schema) (topic.Chain, error) {
+func (c chains) shape(sink string, rules config.Rules) func(*record.Schema) (topic.Chain, error) {
 	if len(rules) == 0 {
 		return nil
 	}
 	return func(schema *record.Schema) (topic.Chain, error) {
-		chain, err := c.live(rules, schema, mappers.Shape)
+		chain, err := c.live(sink+"/"+schema.Stream.String(), rules, schema, mappers.Shape)
 		if chain == nil {
 			return nil, err
 		}

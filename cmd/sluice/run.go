@@ -202,8 +202,12 @@ func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Ke
 	if err != nil {
 		return environment(err)
 	}
+	file, err := openMappings(r.dir, r.file, ring.Current(), only, r.log)
+	if err != nil {
+		return environment(err)
+	}
 	p := &pipeline{file: r.file, only: only, untilCaughtUp: r.untilCaughtUp, drain: r.drain * 2 / 3, board: &r.board, log: r.log,
-		rules: chains{r.file, ring.Current}, hook: killer(), instance: last.Instance, ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
+		rules: chains{f: r.file, keys: ring.Current, file: file}, hook: killer(), instance: last.Instance, ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
 	if err := r.connect(ctx, p, watch); err != nil {
 		return r.interrupted(ctx, err)
 	}

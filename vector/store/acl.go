@@ -89,6 +89,7 @@ func (a ACL) columns() (allow, deny, denyOf []string) {
 // document's own records have no say in it.
 type Permission struct {
 	Tenant, Stream, ID string // of the document, which may not be there yet
+	Part               int32  // of the permission's record
 	Version            Version
 	ACL                ACL
 }
@@ -112,11 +113,12 @@ func (s *Store) Permit(ctx context.Context, ps []Permission) ([]Outcome, error) 
 			for _, i := range part {
 				p := ps[i]
 				allow, deny, denyOf := p.ACL.columns()
-				b.Queue(s.sql(`insert into $S.doc as d (key, tenant, stream, id, part, version, state, allow, deny, deny_of, acl_own, acl_version)
-					values ($1, $2, $3, $4, 0, '', 'stub', $5, $6, $7, true, $8)
-					on conflict (key) do update set allow = excluded.allow, deny = excluded.deny, deny_of = excluded.deny_of, acl_own = true, acl_version = excluded.acl_version
+				b.Queue(s.sql(`insert into $S.doc as d (key, tenant, stream, id, part, version, state, allow, deny, deny_of, acl_own, acl_version, acl_part)
+					values ($1, $2, $3, $4, 0, '', 'stub', $5, $6, $7, true, $8, $9)
+					on conflict (key) do update set allow = excluded.allow, deny = excluded.deny, deny_of = excluded.deny_of, acl_own = true,
+						acl_version = excluded.acl_version, acl_part = excluded.acl_part
 					where d.acl_version <= excluded.acl_version`),
-					keys[i][:], clean(p.Tenant), clean(p.Stream), clean(p.ID), allow, deny, denyOf, p.Version[:])
+					keys[i][:], clean(p.Tenant), clean(p.Stream), clean(p.ID), allow, deny, denyOf, p.Version[:], p.Part)
 			}
 			results := tx.SendBatch(ctx, &b)
 			for _, i := range part {
@@ -142,6 +144,7 @@ func (s *Store) Permit(ctx context.Context, ps []Permission) ([]Outcome, error) 
 // Group is one change of the members of a group.
 type Group struct {
 	Identity, Name string // without group:
+	Part           int32
 	Version        Version
 	Members        []string // principals; nil: the group is gone
 }
@@ -164,9 +167,9 @@ func (s *Store) PutGroups(ctx context.Context, gs []Group) ([]Outcome, error) {
 					members = append(members, clean(p))
 				}
 			}
-			b.Queue(s.sql(`insert into $S.member as m (identity, name, version, members) values ($1, $2, $3, $4)
-				on conflict (identity, name) do update set version = excluded.version, members = excluded.members where m.version <= excluded.version`),
-				g.Identity, clean("group:"+g.Identity+"/"+g.Name), g.Version[:], members)
+			b.Queue(s.sql(`insert into $S.member as m (identity, name, version, part, members) values ($1, $2, $3, $5, $4)
+				on conflict (identity, name) do update set version = excluded.version, part = excluded.part, members = excluded.members where m.version <= excluded.version`),
+				g.Identity, clean("group:"+g.Identity+"/"+g.Name), g.Version[:], members, g.Part)
 		}
 		results := tx.SendBatch(ctx, &b)
 		for _, i := range order {
@@ -186,6 +189,26 @@ func (s *Store) PutGroups(ctx context.Context, gs []Group) ([]Outcome, error) {
 		return nil, fmt.Errorf("store %d groups: %w", len(gs), plain(err))
 	}
 	return out, nil
+}
+
+// SweepPermissions makes the permissions of a partition that are older than the given version unknown.
+func (s *Store) SweepPermissions(ctx context.Context, tenant, stream string, part int32, before, version Version) error {
+	_, err := s.pool.Exec(ctx, s.sql(`update $S.doc set allow = null, deny = '{}', deny_of = '{}', acl_version = $5
+		where stream = $1 and acl_part = $2 and tenant = $3 and acl_own and acl_version < $4`), clean(stream), part, clean(tenant), before[:], version[:])
+	if err != nil {
+		return fmt.Errorf("forget the old permissions of %s: %w", stream, err)
+	}
+	return nil
+}
+
+// SweepGroups empties the groups of a partition that are older than the given version.
+func (s *Store) SweepGroups(ctx context.Context, identity string, part int32, before, version Version) error {
+	_, err := s.pool.Exec(ctx, s.sql(`update $S.member set members = '{}', version = $4 where identity = $1 and part = $2 and version < $3`),
+		identity, part, before[:], version[:])
+	if err != nil {
+		return fmt.Errorf("forget the old groups of %s: %w", identity, err)
+	}
+	return nil
 }
 
 // Synced says that the groups of an identity were heard of just now. Older than maxAge, they count for nothing;

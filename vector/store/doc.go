@@ -125,7 +125,12 @@ func (s *Store) Write(ctx context.Context, docs []*Document) ([]Outcome, error) 
 // writeGroup stores documents in one transaction, or in smaller ones if a value of one of them is refused.
 func (s *Store) writeGroup(ctx context.Context, docs []*Document, out []Outcome) error {
 	for attempt := 0; ; attempt++ {
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.writeTx(ctx, tx, docs, out) })
+		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			return errors.Join(s.writeTx(ctx, tx, docs, out), s.at("documents before commit"))
+		})
+		if err == nil {
+			err = s.at("documents after commit")
+		}
 		code := state(err)
 		switch {
 		case err == nil:
@@ -172,7 +177,7 @@ func (s *Store) writeTx(ctx context.Context, tx pgx.Tx, docs []*Document, out []
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	if err := s.putContents(ctx, tx, rows); err != nil {
+	if err := errors.Join(s.putContents(ctx, tx, rows), s.at("texts written")); err != nil {
 		return err
 	}
 	var b pgx.Batch
@@ -278,7 +283,7 @@ func (s *Store) queueDocs(b *pgx.Batch, rows []row) {
 		if d.Op == Remove {
 			b.Queue(s.sql(`update $S.doc set version = $2, part = $3, state = 'deleted', content_sha = null, chunker = null, title = null, uri = null,
 				mime = null, meta = null, fields = null, problem = null, changed_at = now(),
-				allow = case when acl_own then allow end, deny = case when acl_own then deny else '{}' end, deny_of = case when acl_own then deny_of else '{}' end
+				allow = case when acl_own then allow end, deny = case when acl_own then deny else '{}'::text[] end, deny_of = case when acl_own then deny_of else '{}'::text[] end
 				where pk = $1`), r.pk, d.Version[:], d.Part)
 			continue
 		}
@@ -286,12 +291,12 @@ func (s *Store) queueDocs(b *pgx.Batch, rows []row) {
 		if d.ACL != nil {
 			allow, deny, denyOf = d.ACL.columns()
 		}
-		b.Queue(s.sql(`update $S.doc set version = $2, part = $3, state = case when $4 then 'live' else state end,
+		b.Queue(s.sql(`update $S.doc set version = $2, part = $3, state = case when $4::boolean then 'live' else state end,
 			title = coalesce($5, title), uri = coalesce($6, uri), mime = coalesce($7, mime), meta = coalesce($8::jsonb, meta), fields = coalesce($9::jsonb, fields),
-			content_sha = case when $4 then $10 else content_sha end, chunker = case when $4 then $11 else chunker end,
-			problem = case when $4 then null else coalesce($12, problem) end, changed_at = now(),
-			allow = case when $13 and not acl_own then $14 else allow end, deny = case when $13 and not acl_own then coalesce($15, '{}') else deny end,
-			deny_of = case when $13 and not acl_own then coalesce($16, '{}') else deny_of end
+			content_sha = case when $4 then $10::bytea else content_sha end, chunker = case when $4 then $11::bytea else chunker end,
+			problem = case when $4 then null else coalesce($12::text, problem) end, changed_at = now(),
+			allow = case when $13::boolean and not acl_own then $14::text[] else allow end, deny = case when $13::boolean and not acl_own then coalesce($15::text[], '{}') else deny end,
+			deny_of = case when $13::boolean and not acl_own then coalesce($16::text[], '{}') else deny_of end
 			where pk = $1`), r.pk, d.Version[:], d.Part, d.Op == Replace, cleanPtr(d.Title), cleanPtr(d.URI), cleanPtr(d.Mime),
 			cleanJSON(d.Meta), cleanJSON(d.Fields), d.ContentSHA, d.Chunker, nilIfEmpty(d.Problem), d.ACL != nil, allow, deny, denyOf)
 	}

@@ -77,13 +77,13 @@ begin
 end
 $f$;
 
--- fetch returns a document's chunks in order, if the principals may see it.
-create or replace function $S.fetch(stream text, id text, principals text[] default '{}', tenant text default '')
+-- document returns a document's chunks in order, if the principals may see it.
+create or replace function $S.document(stream text, id text, principals text[] default '{}', tenant text default '')
 returns table (ord int, title text, uri text, mime text, page int, heading text[], start_at int, end_at int, body text, metadata jsonb)
 language sql stable as $f$
   select c.ord, d.title, d.uri, d.mime, c.page, c.heading, c.start_at, c.end_at, x.body, d.meta
   from $S.doc d join $S.chunk c on c.doc_pk = d.pk join $S.content x on x.hash = c.hash
-  where d.stream = fetch.stream and d.id = fetch.id and d.tenant = fetch.tenant and d.state = 'live'
+  where d.stream = document.stream and d.id = document.id and d.tenant = document.tenant and d.state = 'live'
     and d.allow && $S.principals_of(principals) and not d.deny && $S.principals_of(principals) and d.deny_of <@ $S.fresh_identities()
   order by c.ord
 $f$;

@@ -68,14 +68,17 @@ func (s *Store) Advance(ctx context.Context, owner, topic string, from, to map[i
 				return fmt.Errorf("partition %d: %w", p, record.ErrFenced) // Invariant 11
 			}
 		}
-		if spent == (Spent{}) {
-			return nil
+		if err := s.at("marks before commit"); err != nil || spent == (Spent{}) {
+			return err
 		}
 		_, err := tx.Exec(ctx, s.sql(`insert into $S.usage as u values (current_date, $1, $2, $3, $4, $5) on conflict (day, spec) do update
 			set calls = u.calls + excluded.calls, inputs = u.inputs + excluded.inputs, tokens = u.tokens + excluded.tokens, reused = u.reused + excluded.reused`),
 			s.spec, spent.Calls, spent.Inputs, spent.Tokens, spent.Reused)
 		return err
 	})
+	if err == nil {
+		err = s.at("marks after commit")
+	}
 	if err != nil {
 		return fmt.Errorf("move the marks of %s: %w", topic, err)
 	}

@@ -22,7 +22,7 @@ create table if not exists $S.doc (
   content_sha bytea, chunker bytea,
   title text, uri text, mime text, meta jsonb, fields jsonb,
   allow text[], deny text[] not null default '{}', deny_of text[] not null default '{}',
-  acl_own boolean not null default false, acl_version bytea not null default '',
+  acl_own boolean not null default false, acl_version bytea not null default '', acl_part int,
   problem text,
   changed_at timestamptz not null default now()) with (fillfactor = 85);
 create index if not exists doc_allow on $S.doc using gin (allow);
@@ -53,7 +53,7 @@ create table if not exists $S.word_count (one boolean primary key default true c
 
 create table if not exists $S.identity (name text primary key, synced_at timestamptz not null, max_age interval);
 create table if not exists $S.member (
-  identity text not null, name text not null, version bytea not null, members text[] not null,
+  identity text not null, name text not null, version bytea not null, part int not null, members text[] not null,
   primary key (identity, name));
 create index if not exists member_members on $S.member using gin (members);
 

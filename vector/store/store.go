@@ -30,6 +30,9 @@ type Config struct {
 	IndexFrom int           // vectors from which on an HNSW index pays; default 20,000, below 0: never
 	Grace     time.Duration // how long a text that no document has is kept, for a rename; default 1 h
 	Keep      time.Duration // how long the version of a deleted document is kept; default 30 days
+
+	// Hook is called at the named steps of a write; an error stops there. For crash tests; nil = none.
+	Hook func(step string) error
 }
 
 // Store is the connection to the documents of one schema.
@@ -101,6 +104,14 @@ func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 // Schema returns the quoted name of the schema.
 func (s *Store) Schema() string { return pgx.Identifier{s.cfg.Schema}.Sanitize() }
 
+// at calls the hook.
+func (s *Store) at(step string) error {
+	if s.cfg.Hook == nil {
+		return nil
+	}
+	return s.cfg.Hook(step)
+}
+
 // Version orders the versions of a document: the place in the source's log, then on the topic.
 type Version [32]byte
 
@@ -113,19 +124,22 @@ func VersionOf(p record.Position, offset int64) (v Version) {
 	return v
 }
 
-// Key identifies a document everywhere; parts are told apart by their lengths.
-func Key(tenant, stream, id string) [32]byte {
-	var b []byte
-	for _, part := range []string{tenant, stream, id} {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
-		b = append(b, part...)
-	}
-	return sha256.Sum256(b)
-}
+// Key identifies a document everywhere.
+func Key(tenant, stream, id string) [32]byte { return hash(tenant, stream, id) }
 
 // ContentHash identifies a text that is embedded. Tenants share none.
-func ContentHash(tenant, head, body string) [32]byte {
-	return Key(tenant, head, body)
+func ContentHash(tenant, head, body, whole string) [32]byte { return hash(tenant, head, body, whole) }
+
+// hash tells parts apart by their lengths, never by a separator that they may hold.
+func hash(parts ...string) [32]byte {
+	h := sha256.New()
+	var n [8]byte
+	for _, part := range parts {
+		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
+		h.Write(n[:])
+		h.Write([]byte(part))
+	}
+	return [32]byte(h.Sum(nil))
 }
 
 // state returns the SQLSTATE of err, empty if it has none.

@@ -1,0 +1,3 @@
+package vector_test
+
+func crashChild([]string) {}

@@ -52,6 +52,7 @@ func (d *decoder) check() {
 		}
 		d.checkSink(s)
 	}
+	d.checkTests()
 }
 
 // split reads a stream reference; what has an unresolved reference in it is

@@ -29,6 +29,7 @@ type File struct {
 	Admin   Admin   `yaml:"admin" doc:"health, status and metrics over HTTP"`
 	Sources Sources `yaml:"sources" required:"true" doc:"what is read, by name"`
 	Sinks   Sinks   `yaml:"sinks" doc:"where it goes, by name"`
+	Tests   []Test  `yaml:"tests" doc:"tests of the rules, for sluice test"`
 
 	path    string
 	places  map[string]Pos

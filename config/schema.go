@@ -158,6 +158,8 @@ func (r *Registry) typeSchema(t reflect.Type, tag fieldTag) object {
 		return r.sourcesSchema()
 	case t == reflect.TypeFor[Sinks]():
 		return r.sinksSchema()
+	case t == rowType:
+		return object{"type": "object"}
 	case t == rulesType:
 		return object{"$ref": "#/$defs/rules"}
 	case t == secretType:

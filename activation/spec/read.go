@@ -74,6 +74,9 @@ func (d *Destination) readPart(ctx context.Context, lane delivery.Lane, o *Objec
 	if !slices.Contains(s.fields, match) && match != "id" {
 		s.fields = append(slices.Clone(s.fields), match)
 	}
+	if l.Quote == "soql" && !slices.Contains(s.fields, l.ID) {
+		s.fields = append(slices.Clone(s.fields), l.ID) // a query names all it wants
+	}
 	c := call{lane: lane, endpoint: l.Endpoint, method: l.Method, kind: d.mediaType(), url: expand(l.Path, s, values)}
 	if !l.body.empty() {
 		c.body = l.body.append(nil, s)

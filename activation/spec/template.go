@@ -203,7 +203,7 @@ func (o *Object) members(dst []byte, comma bool, c *delivery.Change, merge []str
 	for i := range c.Fields {
 		fields = append(fields, &c.Fields[i])
 	}
-	if slices.Contains(merge, "match") && c.Match.Name != "" &&
+	if slices.Contains(merge, "match") && c.Match.Name != "" && len(c.Match.Value) > 0 &&
 		!slices.ContainsFunc(fields, func(f *delivery.Field) bool { return f.Name == c.Match.Name }) {
 		fields = append(fields, &c.Match)
 	}
@@ -320,7 +320,7 @@ func appendText(dst []byte, s string) []byte {
 }
 
 // placeholders that paths may hold.
-var placeholders = []string{"object", "version", "match", "value", "values", "id", "ids", "job", "fields", "reference.object", "reference.id"}
+var placeholders = []string{"object", "version", "match", "value", "values", "id", "ids", "job", "leaf", "fields", "reference.object", "reference.id"}
 
 // expand fills the placeholders of a path, escaped for where they stand.
 func expand(path string, s *scope, ids []string) string {
@@ -364,6 +364,10 @@ func (s *scope) placeholder(name string, ids []string) string {
 	case "value":
 		if s.change != nil {
 			return scalarText(s.change.Match.Value)
+		}
+	case "leaf":
+		if s.change != nil {
+			return s.change.Match.Name[strings.LastIndexByte(s.change.Match.Name, '.')+1:]
 		}
 	case "values":
 		return s.values

@@ -33,21 +33,32 @@ type Connection struct {
 	id     int64
 	name   string
 	secret []byte
+}
 
-	mu    sync.Mutex
+// Lease is the right of one owner to write partitions of a connection. Its
+// methods may be called from several goroutines.
+type Lease struct {
+	*Connection
 	owner string
-	held  map[int32]int64 // epoch of each partition that is ours
+
+	mu   sync.Mutex
+	held map[int32]int64 // epoch of each partition that is ours
+}
+
+// Lease returns a lease that holds nothing yet. No two have the same owner.
+func (c *Connection) Lease(owner string) *Lease {
+	return &Lease{Connection: c, owner: owner, held: map[int32]int64{}}
 }
 
 // Secret returns the key of the connection's hashes.
 func (c *Connection) Secret() []byte { return slices.Clone(c.secret) }
 
-// Acquire makes owner the only writer of parts for ttl and returns their marks;
+// Acquire makes the owner the only writer of parts for ttl and returns their marks;
 // a partition without one is absent. From then on every write of an earlier
 // owner is refused (invariant 11). wait is how long the requests of an earlier
 // owner that has not released them may still be under way: nothing may be sent
 // before.
-func (c *Connection) Acquire(ctx context.Context, owner string, parts []int32, ttl time.Duration) (marks map[int32]Mark, wait time.Duration, err error) {
+func (c *Lease) Acquire(ctx context.Context, parts []int32, ttl time.Duration) (marks map[int32]Mark, wait time.Duration, err error) {
 	marks = map[int32]Mark{}
 	epochs := map[int32]int64{}
 	err = c.s.tx(ctx, func(tx *sql.Tx) error {
@@ -62,7 +73,7 @@ func (c *Connection) Acquire(ctx context.Context, owner string, parts []int32, t
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return err
 			}
-			if before != "" && before != owner && left > 0 {
+			if before != "" && before != c.owner && left > 0 {
 				wait = max(wait, time.Duration(left)*time.Microsecond)
 			}
 			if text != "" {
@@ -75,7 +86,7 @@ func (c *Connection) Acquire(ctx context.Context, owner string, parts []int32, t
 			epochs[p] = epoch + 1
 			if _, err := tx.ExecContext(ctx, c.s.query(`INSERT INTO activation_part (conn, part, epoch, owner, until, mark) VALUES (?, ?, ?, ?, now() + ?, ?)
 				ON CONFLICT (conn, part) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner, until = excluded.until`),
-				c.id, p, epoch+1, owner, (wait + ttl).Microseconds(), text); err != nil {
+				c.id, p, epoch+1, c.owner, (wait + ttl).Microseconds(), text); err != nil {
 				return err
 			}
 		}
@@ -86,7 +97,6 @@ func (c *Connection) Acquire(ctx context.Context, owner string, parts []int32, t
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.owner = owner
 	for p, e := range epochs {
 		c.held[p] = e
 	}
@@ -103,15 +113,14 @@ func (c *Connection) lock() string {
 
 // Renew prolongs what is held by ttl. An error that is record.ErrFenced says
 // that another process has taken a partition over.
-func (c *Connection) Renew(ctx context.Context, ttl time.Duration) error {
+func (c *Lease) Renew(ctx context.Context, ttl time.Duration) error {
 	return c.write(ctx, nil, nil, &ttl)
 }
 
 // Release gives partitions up: nothing of ours is under way any more, so that
 // the next owner need not wait. Without parts it gives up all.
-func (c *Connection) Release(ctx context.Context, parts ...int32) error {
+func (c *Lease) Release(ctx context.Context, parts ...int32) error {
 	c.mu.Lock()
-	owner := c.owner
 	if len(parts) == 0 {
 		for p := range c.held {
 			parts = append(parts, p)
@@ -127,7 +136,7 @@ func (c *Connection) Release(ctx context.Context, parts ...int32) error {
 	c.mu.Unlock()
 	for p, e := range epochs {
 		if _, err := c.s.db.ExecContext(ctx, c.s.query(`UPDATE activation_part SET owner = '', until = 0 WHERE conn = ? AND part = ? AND epoch = ? AND owner = ?`),
-			c.id, p, e, owner); err != nil {
+			c.id, p, e, c.owner); err != nil {
 			return fmt.Errorf("release partitions of %s: %w", c.name, err)
 		}
 	}
@@ -230,11 +239,11 @@ func each(rows *sql.Rows, found func(Entry)) error {
 // Write stores entries, and the marks of the partitions whose records are all
 // settled by them, in one transaction. An error that is record.ErrFenced says
 // that another process has taken over a partition: nothing was stored.
-func (c *Connection) Write(ctx context.Context, entries []Entry, marks map[int32]Mark) error {
+func (c *Lease) Write(ctx context.Context, entries []Entry, marks map[int32]Mark) error {
 	return c.write(ctx, entries, marks, nil)
 }
 
-func (c *Connection) write(ctx context.Context, entries []Entry, marks map[int32]Mark, ttl *time.Duration) error {
+func (c *Lease) write(ctx context.Context, entries []Entry, marks map[int32]Mark, ttl *time.Duration) error {
 	err := c.s.tx(ctx, func(tx *sql.Tx) error {
 		if err := c.fence(ctx, tx, entries, marks, ttl); err != nil {
 			return err
@@ -263,7 +272,7 @@ func (c *Connection) write(ctx context.Context, entries []Entry, marks map[int32
 
 // fence makes sure, for the rest of the transaction, that the partitions are
 // ours (invariant 11).
-func (c *Connection) fence(ctx context.Context, tx *sql.Tx, entries []Entry, marks map[int32]Mark, ttl *time.Duration) error {
+func (c *Lease) fence(ctx context.Context, tx *sql.Tx, entries []Entry, marks map[int32]Mark, ttl *time.Duration) error {
 	want := map[int32]int64{}
 	c.mu.Lock()
 	for p, e := range c.held {
@@ -348,7 +357,7 @@ func (c *Connection) upsert(ctx context.Context, tx *sql.Tx, chunk []Entry) erro
 
 // Known returns how many records the destination has by what it acknowledged.
 func (c *Connection) Known(ctx context.Context) (n int64, err error) {
-	err = c.s.db.QueryRowContext(ctx, c.s.query(`SELECT count(*) FROM activation_key WHERE conn = ? AND flags IN (0, 1) AND length(fields) > 0`), c.id).Scan(&n)
+	err = c.s.db.QueryRowContext(ctx, c.s.query(`SELECT count(*) FROM activation_key WHERE conn = ? AND flags IN (0, 1) AND (length(fields) > 0 OR match IS NOT NULL)`), c.id).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count the keys of %s: %w", c.name, err)
 	}

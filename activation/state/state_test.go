@@ -78,13 +78,13 @@ func open(t *testing.T, address string) *state.Store {
 	return s
 }
 
-func connection(t *testing.T, s *state.Store) *state.Connection {
+func lease(t *testing.T, s *state.Store, owner string) *state.Lease {
 	t.Helper()
 	c, err := s.Connection(t.Context(), t.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c.Lease(owner)
 }
 
 func key(n int) (k state.Key) { return state.Key([]byte(fmt.Sprintf("%016d", n))) }
@@ -98,8 +98,8 @@ func entry(n int, part int32) state.Entry {
 func TestEntriesAndMarksAreReadBack(t *testing.T) {
 	onBoth(t, func(t *testing.T, address string) {
 		s := open(t, address)
-		c := connection(t, s)
-		if _, _, err := c.Acquire(t.Context(), "a", []int32{0, 1}, time.Minute); err != nil {
+		c := lease(t, s, "a")
+		if _, _, err := c.Acquire(t.Context(), []int32{0, 1}, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		want := map[state.Key]state.Entry{}
@@ -122,10 +122,7 @@ func TestEntriesAndMarksAreReadBack(t *testing.T) {
 		}
 		want[changed.Key] = changed
 
-		other, err := s.Connection(t.Context(), t.Name()) // as after a restart
-		if err != nil {
-			t.Fatal(err)
-		}
+		other := lease(t, s, "a") // as after a restart
 		if string(other.Secret()) != string(c.Secret()) || len(c.Secret()) != 32 {
 			t.Error("the secret of a connection is not what it was")
 		}
@@ -136,7 +133,7 @@ func TestEntriesAndMarksAreReadBack(t *testing.T) {
 		if !maps.EqualFunc(got, want, equal) {
 			t.Errorf("read back %d entries, want %d, or they differ", len(got), len(want))
 		}
-		marks, wait, err := other.Acquire(t.Context(), "a", []int32{1, 2}, time.Minute)
+		marks, wait, err := other.Acquire(t.Context(), []int32{1, 2}, time.Minute)
 		if err != nil || wait != 0 || len(marks) != 1 || marks[1] != mark {
 			t.Errorf("marks %+v, wait %v, error %v", marks, wait, err)
 		}
@@ -159,19 +156,19 @@ func equal(a, b state.Entry) bool {
 
 func TestTheEarlierOwnerIsFenced(t *testing.T) {
 	onBoth(t, func(t *testing.T, address string) {
-		a, b := connection(t, open(t, address)), connection(t, open(t, address))
-		take := func(c *state.Connection, owner string, parts ...int32) time.Duration {
+		a, b := lease(t, open(t, address), "a"), lease(t, open(t, address), "b")
+		take := func(c *state.Lease, parts ...int32) time.Duration {
 			t.Helper()
-			_, wait, err := c.Acquire(t.Context(), owner, parts, time.Minute)
+			_, wait, err := c.Acquire(t.Context(), parts, time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return wait
 		}
-		if wait := take(a, "a", 0, 1); wait != 0 {
+		if wait := take(a, 0, 1); wait != 0 {
 			t.Errorf("the first owner waits %v", wait)
 		}
-		if wait := take(b, "b", 1); wait <= 50*time.Second || wait > time.Minute {
+		if wait := take(b, 1); wait <= 50*time.Second || wait > time.Minute {
 			t.Errorf("the second owner waits %v for requests of the first; want nearly a minute", wait)
 		}
 		if err := a.Write(t.Context(), []state.Entry{entry(1, 1)}, nil); !errors.Is(err, record.ErrFenced) {
@@ -193,7 +190,7 @@ func TestTheEarlierOwnerIsFenced(t *testing.T) {
 		if err := b.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if wait := take(a, "a", 1); wait != 0 {
+		if wait := take(a, 1); wait != 0 {
 			t.Errorf("after a release the next owner waits %v", wait)
 		}
 		if err := b.Write(t.Context(), []state.Entry{entry(1, 1)}, nil); !errors.Is(err, record.ErrFenced) {
@@ -204,8 +201,8 @@ func TestTheEarlierOwnerIsFenced(t *testing.T) {
 
 func TestSweepFindsWhatANewBackfillDidNot(t *testing.T) {
 	onBoth(t, func(t *testing.T, address string) {
-		c := connection(t, open(t, address))
-		if _, _, err := c.Acquire(t.Context(), "a", []int32{0, 1}, time.Minute); err != nil {
+		c := lease(t, open(t, address), "a")
+		if _, _, err := c.Acquire(t.Context(), []int32{0, 1}, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		var entries []state.Entry

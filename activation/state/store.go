@@ -170,7 +170,7 @@ func (s *Store) prepared(ctx context.Context, q string) (*sql.Stmt, error) {
 // Connection returns the connection of the given name, made on first use. Its
 // secret keys the hashes; it is made once and stays.
 func (s *Store) Connection(ctx context.Context, name string) (*Connection, error) {
-	c := &Connection{s: s, name: name, held: map[int32]int64{}}
+	c := &Connection{s: s, name: name}
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		secret := make([]byte, 32)
 		_, _ = rand.Read(secret) // never fails

@@ -246,7 +246,7 @@ func (l *lane) pause() {
 	}
 	l.drop()
 	l.halted = true
-	l.show(progress.Paused, "")
+	l.show(progress.Paused, "until: sluice resume "+l.stream.Name.String())
 	l.setTrouble(fmt.Errorf("stream %s is paused", l.stream.Name))
 }
 

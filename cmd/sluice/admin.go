@@ -40,6 +40,8 @@ type admin struct {
 	addr   string
 	server *http.Server
 	ready  atomic.Bool
+
+	control atomic.Pointer[control] // nil until the pipeline is there
 }
 
 // startAdmin listens at once; serve answers until stop.
@@ -64,6 +66,13 @@ func startAdmin(listen string, now func() report, board *progress.Board) (*admin
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(now()) // the reader has gone away
+	})
+	mux.HandleFunc("POST /control/{verb}", func(w http.ResponseWriter, r *http.Request) {
+		if c := a.control.Load(); c != nil {
+			c.ServeHTTP(w, r)
+			return
+		}
+		http.Error(w, "it is starting; try again in a moment", http.StatusServiceUnavailable)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	a.server = &http.Server{Handler: localOnly(mux), ReadHeaderTimeout: 5 * time.Second}

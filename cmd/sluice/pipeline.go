@@ -41,6 +41,7 @@ type pipeline struct {
 	rules         chains
 	s3            string // address of the embedded store
 	hook          func(point string)
+	control       *control // nil = nobody can ask for anything
 
 	instance  string         // of this folder; each role runs once in it, so names of members are made of both
 	ports     map[string]int // of the catalogs of the last run, by sink
@@ -99,7 +100,7 @@ func (p *pipeline) openSink(ctx context.Context, s *config.Sink) error {
 		return err
 	}
 	p.consumers = append(p.consumers, consumer)
-	return nil
+	return p.control.sink(s, consumer)
 }
 
 // run runs all roles until ctx ends, or until all have caught up. What it
@@ -203,6 +204,11 @@ func (p *pipeline) publish(ctx context.Context, s *config.Source) error {
 	if err != nil {
 		return err
 	}
+	leave, err := p.control.source(s.Name, source)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	out, err := p.kafka.Publisher(s.Name, origin, p.board)
 	if err != nil {
 		return fmt.Errorf("source %s: %w", s.Name, err)

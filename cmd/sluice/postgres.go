@@ -21,7 +21,8 @@ func postgresKind() sourceKind {
 			Streams:      func(s any) []string { return s.(*postgresSettings).Tables },
 			StreamsField: "tables",
 		},
-		open: openPostgres,
+		open:      openPostgres,
+		backfills: true,
 	}
 }
 

@@ -24,6 +24,7 @@ type runFile struct {
 	Children  map[string]*child `json:"children,omitempty"` // "kafka" and "s3"
 	Catalogs  map[string]int    `json:"catalogs,omitempty"` // ports of the served catalogs, by sink
 	Instance  string            `json:"instance,omitempty"` // names this folder's members of consumer groups
+	wishes
 }
 
 // process is one running sluice.

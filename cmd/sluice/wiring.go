@@ -28,6 +28,8 @@ type sourceKind struct {
 	// connect.
 	open func(p *pipeline, s *config.Source) (ingest.Source, record.Origin, error)
 
+	backfills bool // its sources can load one stream anew: they are backfillers
+
 	// needsS3 reports whether the settings ask for the embedded store; nil = never.
 	needsS3 func(settings any) bool
 }

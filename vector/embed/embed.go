@@ -29,8 +29,8 @@ const (
 	Semantic Kind = "semantic" // a provider's model
 )
 
-// Weight is what a vector rank of this kind counts beside a lexical rank of 1. A weak ranker with an equal
-// vote makes a good one worse, so that only a semantic model has it.
+// Weight is what the best match by vectors counts beside a best match by words of 1. A weak model with an equal
+// vote makes a good ranking worse, so that only a semantic one has it.
 func (k Kind) Weight() float64 {
 	switch k {
 	case Semantic:

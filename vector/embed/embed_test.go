@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-data/sluice/vector/embed"
 	"github.com/sluice-data/sluice/vector/embedtest"
@@ -56,7 +57,7 @@ func wantVectors(t *testing.T, in []string, got *embed.Vectors, dims int) {
 }
 
 func TestRequestsArePackedToTheLimits(t *testing.T) {
-	c, s := client(t, embedtest.Options{}, embed.Limits{Inputs: 100})
+	c, s := client(t, embedtest.Options{Delay: 30 * time.Millisecond}, embed.Limits{Inputs: 100})
 	in := texts(950)
 	got, err := c.Documents(context.Background(), in)
 	if err != nil {

@@ -21,7 +21,8 @@ create or replace function $S.occurrences(rank real) returns double precision la
 $f$;
 
 -- search returns the chunks that answer the question best, among those that the principals may see: words by
--- BM25, vectors by cosine, joined by weighted ranks. embedding is the question's vector in the active space,
+-- BM25, vectors by cosine, each scaled to 1 for its best, joined by the weight of the model: ranks alone would let
+-- a weak model overturn a clear match of words. embedding is the question's vector in the active space,
 -- null = words only. All of it reads one snapshot.
 create or replace function $S.search(question text, embedding text default null, principals text[] default '{}',
     k int default 10, filter jsonb default null, tenant text default '', streams text[] default null, vector_weight real default null)
@@ -36,8 +37,8 @@ declare
   seen constant text := 'd.state = ''live'' and d.allow && $1 and not d.deny && $1 and d.deny_of <@ $2'
     ' and d.tenant = $3 and ($4 is null or d.meta @> $4) and ($5 is null or d.stream = any($5))';
   words tsquery[]; idfs double precision[]; any_word tsquery; mean real; weight real; space int; dims int;
-  lexical text := 'select null::bigint as doc_pk, null::int as ord, null::int as place where false';
-  vectors text := 'select null::bigint as doc_pk, null::int as ord, null::int as place, null::double precision as similarity where false';
+  lexical text := 'select null::bigint as doc_pk, null::int as ord, null::int as place, null::double precision as part where false';
+  vectors text := 'select null::bigint as doc_pk, null::int as ord, null::int as place, null::double precision as similarity, null::double precision as part where false';
 begin
   if k is null or k < 1 then return; end if;
   select mean_tokens into mean from $S.word_count;
@@ -53,7 +54,7 @@ begin
       (string_agg(word::text, ' | ' order by n) filter (where n = 1 or found <= 20000))::tsquery
     into words, idfs, any_word from o where n <= 64;
   if any_word is not null then
-    lexical := 'select doc_pk, ord, row_number() over (order by bm25 desc, doc_pk, ord)::int as place from (
+    lexical := 'select doc_pk, ord, row_number() over (order by bm25 desc, doc_pk, ord)::int as place, bm25 / max(bm25) over () as part from (
       select c.doc_pk, c.ord, (select sum(idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * x.tokens / $9)))
           from (select idf, $S.occurrences(ts_rank(x.tsv, word)) as tf from unnest($6, $7) q (word, idf)) t where tf > 0) as bm25
       from $S.content x join $S.chunk c on c.hash = x.hash join $S.doc d on d.pk = c.doc_pk
@@ -61,14 +62,15 @@ begin
   end if;
   select s.id, s.dims, coalesce(vector_weight, s.weight) into space, dims, weight from $S.spec s where s.state = 'active';
   if embedding is not null and space is not null and weight > 0 then
-    vectors := format('select doc_pk, ord, row_number() over (order by distance, doc_pk, ord)::int as place, 1 - distance as similarity from (
+    vectors := format('select doc_pk, ord, row_number() over (order by distance, doc_pk, ord)::int as place, 1 - distance as similarity,
+        case when max(distance) over () > min(distance) over () then (max(distance) over () - distance) / (max(distance) over () - min(distance) over ()) else 1 end as part from (
       select c.doc_pk, c.ord, e.e <=> $10::halfvec(%s) as distance
       from $S.emb_%s e join $S.chunk c on c.hash = e.hash join $S.doc d on d.pk = c.doc_pk
       where %s order by e.e <=> $10::halfvec(%s) limit %s) v', dims, space, seen, dims, pool);
   end if;
   return query execute 'with l as (' || lexical || '), v as (' || vectors || '), f as (
       select coalesce(l.doc_pk, v.doc_pk) as doc_pk, coalesce(l.ord, v.ord) as ord,
-        (coalesce(1.0 / (60 + l.place), 0) + coalesce($11 / (60 + v.place), 0))::double precision as score, l.place as lplace, v.place as vplace, v.similarity
+        (coalesce(l.part, 0) + $11 * coalesce(v.part, 0))::double precision as score, l.place as lplace, v.place as vplace, v.similarity
       from l full join v on l.doc_pk = v.doc_pk and l.ord = v.ord order by score desc, 1, 2 limit $12)
     select d.stream, d.id, f.ord, d.title, d.uri, d.mime, c.page, c.heading, c.start_at, c.end_at, x.body, f.score, f.lplace, f.vplace, f.similarity, d.meta
     from f join $S.doc d on d.pk = f.doc_pk join $S.chunk c on c.doc_pk = f.doc_pk and c.ord = f.ord join $S.content x on x.hash = c.hash

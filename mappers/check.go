@@ -129,11 +129,16 @@ func (c *checker) options(r *Rule) {
 	case r.Lookup != nil:
 		c.lookup(r.Lookup)
 	case r.Derive != nil:
-		c.derive(r.Derive)
+		c.expression(r.Derive.CEL)
 	case r.Constant != nil && r.Constant.Type != "":
 		c.typeName("type", r.Constant.Field, r.Constant.Type)
 	case r.Truncate != nil:
 		c.truncate(r.Truncate)
+	case r.Filter != nil && r.Filter.CEL != "":
+		if r.Filter.Where != "" {
+			c.fail("cel", "", CodeRule, "a filter has where or cel, not both")
+		}
+		c.expression(r.Filter.CEL)
 	case r.Filter != nil:
 		if _, err := parseCondition(r.Filter.Where); err != nil {
 			c.fail("where", "", CodeSyntax, "%s", err.msg)
@@ -197,8 +202,8 @@ func (c *checker) lookup(l *Lookup) {
 	}
 }
 
-func (c *checker) derive(d *Derive) {
-	if err := checkCEL(d.CEL); err != nil {
+func (c *checker) expression(text string) {
+	if err := checkCEL(text); err != nil {
 		c.fail("cel", "", CodeSyntax, "%s", err.msg)
 		c.errs[len(c.errs)-1].Offset = err.offset
 	}

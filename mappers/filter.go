@@ -8,6 +8,10 @@ import (
 )
 
 func (b *builder) filter(f *Filter) {
+	if f.CEL != "" {
+		b.filterCEL(f)
+		return
+	}
 	c, syntax := parseCondition(f.Where)
 	if syntax != nil {
 		return // the checker has reported it
@@ -20,6 +24,31 @@ func (b *builder) filter(f *Filter) {
 		return
 	}
 	b.add(slices.Collect(maps.Keys(bind.read)), func() step { return &filter{where: where} })
+}
+
+// filterCEL is filter with an expression as its condition.
+func (b *builder) filterCEL(f *Filter) {
+	p, err := bindCEL(f.CEL, b.cols)
+	if err == nil && p.root.kind != vBool {
+		err = &bindError{0, "", CodeType, "the expression is no condition: its result is not true or false"}
+	}
+	if err != nil {
+		b.fail("cel", err.field, err.code, "%s", err.msg)
+		b.errs[len(b.errs)-1].Offset = err.offset
+		return
+	}
+	b.add(slotsOf(p.inputs), func() step { return &filter{where: &expression{program: p, frame: p.frame()}} })
+}
+
+// expression is a program as a condition. Unlike other nodes it belongs to one run.
+type expression struct {
+	program *program
+	frame   *frame
+}
+
+func (x *expression) eval(e *evaluation, out []byte) {
+	// The states of a program are the truth values of a condition, and failed beside them.
+	copy(out, x.program.eval(x.frame, e.n, e.first, e.second, e.secondKeys).state)
 }
 
 // filter keeps the rows for which its condition is true. It is right for
@@ -56,7 +85,10 @@ func (f *filter) apply(r *run) {
 		now, then := f.now[i], f.then[i]
 		switch {
 		case op == record.OpDelete:
-			keep = then == isTrue || then == unsent
+			keep = then == isTrue || then >= unsent
+		case now == sFailed:
+			r.refuse(i, codeExpression, "the row filter has no value for this row: an overflow, a division by zero, or a text that cannot be read")
+			continue
 		case now == unsent:
 			r.refuse(i, codeFilterUnsent, "the row filter needs a field that the source did not send, and there is no old row; set REPLICA IDENTITY FULL")
 			continue
@@ -65,7 +97,7 @@ func (f *filter) apply(r *run) {
 				how, entered = toInsert, true
 			}
 		case op == record.OpUpdate:
-			keep, how = then == isTrue || then == unsent, toDelete
+			keep, how = then == isTrue || then >= unsent, toDelete
 		default:
 			keep = now == isTrue
 		}

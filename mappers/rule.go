@@ -109,7 +109,8 @@ type Allow struct {
 // Filter keeps rows. A row that stops matching is deleted at the sink, one
 // that starts to match is inserted.
 type Filter struct {
-	Where string `yaml:"where" required:"true" doc:"A condition in the style of SQL: status = 'paid' and amount > 10."`
+	Where string `yaml:"where" oneof:"condition" doc:"A condition in the style of SQL: status = 'paid' and amount > 10."`
+	CEL   string `yaml:"cel" oneof:"condition" doc:"Instead of where, a condition in the Common Expression Language, as in derive: status == 'paid' && amount > 10."`
 }
 
 // Cast changes a field's type.

@@ -2,6 +2,7 @@ package parse
 
 import (
 	"bytes"
+	"context"
 	"path"
 	"strings"
 	"unicode/utf8"
@@ -39,13 +40,13 @@ var binary = []struct{ magic, name string }{
 
 // detect tells the format by the content; the declared type and the ending of
 // the name decide only between formats of plain text.
-func detect(s *Source, mime string) (string, error) {
+func detect(ctx context.Context, s *Source, mime string) (string, error) {
 	head := s.head
 	switch {
 	case bytes.Contains(head[:min(len(head), 1024)], []byte("%PDF-")):
 		return FormatPDF, nil
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")) || bytes.HasPrefix(head, []byte("PK\x05\x06")):
-		return detectArchive(s)
+		return detectArchive(ctx, s)
 	case bytes.HasPrefix(head, []byte("\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")):
 		// UTF-16 names of the streams inside.
 		if bytes.Contains(head, []byte("E\x00n\x00c\x00r\x00y\x00p\x00t\x00e\x00d\x00P\x00a\x00c\x00k")) {
@@ -68,20 +69,20 @@ func detect(s *Source, mime string) (string, error) {
 }
 
 // detectArchive looks at the names in a zip file.
-func detectArchive(s *Source) (string, error) {
+func detectArchive(ctx context.Context, s *Source) (string, error) {
 	at, size, err := s.ReaderAt()
 	if err != nil {
 		return "", err
 	}
-	z, err := openArchive(at, size, s.Limits)
+	z, err := openArchive(ctx, at, size, s.Limits)
 	if err != nil {
 		return "", err
 	}
-	has := func(name string) bool { return z.file(name) != nil }
+	has := z.has
 	switch {
 	case has("EncryptionInfo"):
 		return "", reject(CodeEncrypted, "an Office file with a password")
-	case has("word/document.xml") || z.typed("wordprocessingml"):
+	case has("word/document.xml"):
 		return FormatDOCX, nil
 	case has("ppt/presentation.xml"):
 		return FormatPPTX, nil
@@ -132,6 +133,9 @@ func detectText(s *Source, mime string) string {
 	if format := byShape(start); format != "" {
 		return format
 	}
+	if looksLikeMail(start) && mailOnly(start) {
+		return FormatEML
+	}
 	ending := strings.ToLower(path.Ext(s.Name))
 	declared, _, _ := strings.Cut(strings.ToLower(mime), ";")
 	claim := byEnding[ending]
@@ -156,9 +160,6 @@ func detectText(s *Source, mime string) string {
 	case "":
 		if languageOfFile(s.Name) != "" {
 			return FormatCode
-		}
-		if looksLikeMail(start) && mailOnly(start) {
-			return FormatEML
 		}
 	}
 	return FormatText

@@ -20,8 +20,21 @@ type Engine struct {
 func New(cfg Config) *Engine {
 	e := &Engine{pdf: newPDFParser(cfg)}
 	e.parsers = map[string]Parser{
-		FormatText: textParser{},
-		FormatCode: codeParser{},
+		FormatPDF:      e.pdf,
+		FormatDOCX:     docxParser{},
+		FormatPPTX:     pptxParser{},
+		FormatXLSX:     xlsxParser{},
+		FormatODF:      odfParser{},
+		FormatEPUB:     epubParser{},
+		FormatHTML:     htmlParser{},
+		FormatMarkdown: markdownParser{},
+		FormatText:     textParser{},
+		FormatCSV:      csvParser{},
+		FormatJSON:     jsonParser{},
+		FormatJSONL:    jsonParser{lines: true},
+		FormatEML:      emlParser{},
+		FormatXML:      xmlParser{},
+		FormatCode:     codeParser{},
 	}
 	return e
 }

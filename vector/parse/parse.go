@@ -75,12 +75,7 @@ func (e *Engine) Parse(ctx context.Context, in Input, limits Limits) (*Document,
 	limits = limits.WithDefaults()
 	bounded, cancel := context.WithTimeout(ctx, limits.Duration)
 	defer cancel()
-	src, err := open(bounded, in, limits)
-	if err != nil {
-		return nil, settle(ctx, bounded, limits, err)
-	}
-	out := newWriter(bounded, src.Format, limits)
-	err = e.parser(src.Format).Parse(bounded, src, out)
+	src, out, err := e.read(bounded, in, limits)
 	if body := src.body.failed(); body != nil && ctx.Err() == nil && bounded.Err() == nil {
 		return nil, fmt.Errorf("read the file: %w", body) // whatever the parser made of it
 	}
@@ -92,6 +87,22 @@ func (e *Engine) Parse(ctx context.Context, in Input, limits Limits) (*Document,
 		return nil, settle(ctx, bounded, limits, err)
 	}
 	return doc, nil
+}
+
+// read opens and parses. A panic is a file that found a bug: it is refused,
+// the others go on.
+func (e *Engine) read(ctx context.Context, in Input, limits Limits) (src *Source, out *Writer, err error) {
+	src = newSource(ctx, in, limits)
+	defer func() {
+		if recover() != nil {
+			err = reject(CodeBroken, "the parser of %s gave up", src.Format)
+		}
+	}()
+	if err := src.open(ctx, in); err != nil {
+		return src, nil, err
+	}
+	out = newWriter(ctx, src.Format, limits)
+	return src, out, e.parser(src.Format).Parse(ctx, src, out)
 }
 
 // settle turns the end of the document's own time into a reject: the caller's
@@ -109,7 +120,11 @@ func settle(ctx, bounded context.Context, limits Limits, err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return reject(CodeTruncated, "ends too early")
 	}
-	return err
+	var start *startError
+	if errors.As(err, &start) {
+		return err // the machine's fault, not the file's
+	}
+	return reject(CodeBroken, "not readable")
 }
 
 // Source is the opened file that a Parser reads.
@@ -124,40 +139,41 @@ type Source struct {
 	stream  io.Reader
 	head    []byte
 	charset string // declared by the Mime type
-	depth   int    // messages inside of messages
 }
 
 const headBytes = 8 << 10
 
-func open(ctx context.Context, in Input, limits Limits) (*Source, error) {
-	if in.Body == nil {
-		return nil, reject(CodeEmpty, "no content")
-	}
-	if in.Size > limits.InputBytes {
-		return nil, reject(CodeTooLarge, "%d bytes; %d are allowed", in.Size, limits.InputBytes)
-	}
-	src := &Source{Name: in.Name, Size: in.Size, Limits: limits, charset: charsetOf(in.Mime),
+func newSource(ctx context.Context, in Input, limits Limits) *Source {
+	s := &Source{Name: in.Name, Size: in.Size, Limits: limits, charset: charsetOf(in.Mime),
 		body: &body{ctx: ctx, r: in.Body, left: limits.InputBytes, limit: limits.InputBytes}}
-	src.stream = src.body
+	s.stream = s.body
 	if at, ok := in.Body.(io.ReaderAt); ok && in.Size >= 0 {
-		src.body.at, src.at = at, src.body
-		src.stream = io.NewSectionReader(src.body, 0, in.Size)
+		s.body.at, s.at = at, s.body
+		s.stream = io.NewSectionReader(s.body, 0, in.Size)
 	}
-	src.head = make([]byte, headBytes)
-	n, err := io.ReadFull(src.stream, src.head)
-	src.head = src.head[:n]
+	return s
+}
+
+// open reads the head and tells the format.
+func (s *Source) open(ctx context.Context, in Input) error {
+	if in.Body == nil {
+		return reject(CodeEmpty, "no content")
+	}
+	if in.Size > s.Limits.InputBytes {
+		return reject(CodeTooLarge, "%d bytes; %d are allowed", in.Size, s.Limits.InputBytes)
+	}
+	s.head = make([]byte, headBytes)
+	n, err := io.ReadFull(s.stream, s.head)
+	s.head = s.head[:n]
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return nil, err
+		return err
 	}
 	if n == 0 {
-		return nil, reject(CodeEmpty, "no content")
+		return reject(CodeEmpty, "no content")
 	}
-	src.stream = io.MultiReader(bytes.NewReader(src.head), src.stream)
-	src.Format, err = detect(src, in.Mime)
-	if err != nil {
-		return nil, err
-	}
-	return src, nil
+	s.stream = io.MultiReader(bytes.NewReader(s.head), s.stream)
+	s.Format, err = detect(ctx, s, in.Mime)
+	return err
 }
 
 // ReaderAt gives the file for reading at any place, held in memory where Body

@@ -12,6 +12,7 @@ import (
 	pdferrors "github.com/klippa-app/go-pdfium/errors"
 	"github.com/klippa-app/go-pdfium/references"
 	"github.com/klippa-app/go-pdfium/requests"
+	"github.com/klippa-app/go-pdfium/responses"
 )
 
 // pdfParser reads PDF in a WebAssembly sandbox: a broken file can end its own
@@ -116,58 +117,65 @@ func (f *pdfFile) title() {
 	}
 }
 
-// maxBookmarks bounds an outline: they may form a circle.
-const maxBookmarks = 5000
+// An outline may form a circle, which the library follows for ever: it is
+// measured before it is read.
+const (
+	maxBookmarks     = 5000
+	maxBookmarkDepth = 12
+)
 
-// readOutline collects the bookmarks: they give the headings of the pages.
+// readOutline collects the bookmarks: they give the headings of the pages. A
+// broken outline costs its headings only.
 func (f *pdfFile) readOutline(ctx context.Context) error {
 	f.outline = map[int][]bookmark{}
 	left := maxBookmarks
-	var walk func(parent *references.FPDF_BOOKMARK, level int) error
-	walk = func(parent *references.FPDF_BOOKMARK, level int) error {
-		first, err := f.pdf.FPDFBookmark_GetFirstChild(&requests.FPDFBookmark_GetFirstChild{Document: f.doc, Bookmark: parent})
-		if err != nil {
-			return err
-		}
-		for b := first.Bookmark; b != nil && left > 0; left-- {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			f.addBookmark(*b, level)
-			if level < 6 {
-				if err := walk(b, level+1); err != nil {
-					return err
-				}
-			}
-			next, err := f.pdf.FPDFBookmark_GetNextSibling(&requests.FPDFBookmark_GetNextSibling{Document: f.doc, Bookmark: *b})
-			if err != nil {
-				return err
-			}
-			b = next.Bookmark
-		}
-		return nil
+	if finite, err := f.measure(ctx, nil, 0, &left); err != nil || !finite || left == maxBookmarks {
+		return ctx.Err()
 	}
-	if err := walk(nil, 1); err != nil && ctx.Err() != nil {
-		return err
+	all, err := f.pdf.GetBookmarks(&requests.GetBookmarks{Document: f.doc})
+	if err != nil {
+		return ctx.Err()
 	}
-	return nil // a broken outline costs its headings only
+	f.addBookmarks(all.Bookmarks, 1)
+	return nil
 }
 
-func (f *pdfFile) addBookmark(b references.FPDF_BOOKMARK, level int) {
-	title, err := f.pdf.FPDFBookmark_GetTitle(&requests.FPDFBookmark_GetTitle{Bookmark: b})
-	if err != nil {
-		return
+func (f *pdfFile) measure(ctx context.Context, parent *references.FPDF_BOOKMARK, depth int, left *int) (finite bool, err error) {
+	first, err := f.pdf.FPDFBookmark_GetFirstChild(&requests.FPDFBookmark_GetFirstChild{Document: f.doc, Bookmark: parent})
+	if err != nil || first.Bookmark == nil {
+		return err == nil, err
 	}
-	dest, err := f.pdf.FPDFBookmark_GetDest(&requests.FPDFBookmark_GetDest{Document: f.doc, Bookmark: b})
-	if err != nil || dest.Dest == nil {
-		return
+	if depth == maxBookmarkDepth {
+		return false, nil
 	}
-	page, err := f.pdf.FPDFDest_GetDestPageIndex(&requests.FPDFDest_GetDestPageIndex{Document: f.doc, Dest: *dest.Dest})
-	if err != nil || page.Index < 0 {
-		return
+	for b := first.Bookmark; b != nil; {
+		if *left--; *left <= 0 || ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if finite, err := f.measure(ctx, b, depth+1, left); err != nil || !finite {
+			return false, err
+		}
+		next, err := f.pdf.FPDFBookmark_GetNextSibling(&requests.FPDFBookmark_GetNextSibling{Document: f.doc, Bookmark: *b})
+		if err != nil {
+			return false, err
+		}
+		b = next.Bookmark
 	}
-	if t := oneLine(title.Title); t != "" {
-		f.outline[page.Index] = append(f.outline[page.Index], bookmark{level: level, title: cut(t, 300)})
+	return true, nil
+}
+
+func (f *pdfFile) addBookmarks(bookmarks []responses.GetBookmarksBookmark, level int) {
+	for _, b := range bookmarks {
+		page := -1
+		if b.DestInfo != nil {
+			page = b.DestInfo.PageIndex
+		} else if b.ActionInfo != nil && b.ActionInfo.DestInfo != nil {
+			page = b.ActionInfo.DestInfo.PageIndex
+		}
+		if title := oneLine(b.Title); page >= 0 && title != "" {
+			f.outline[page] = append(f.outline[page], bookmark{level: min(level, 6), title: cut(title, 300)})
+		}
+		f.addBookmarks(b.Children, level+1)
 	}
 }
 

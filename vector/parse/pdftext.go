@@ -17,6 +17,11 @@ func (f *pdfFile) writePage(index int, text string) error {
 	flush := func() error {
 		text := joinLines(open)
 		open = open[:0]
+		for _, mark := range bullets {
+			if item, ok := strings.CutPrefix(text, mark); ok {
+				return f.out.Item(0, item)
+			}
+		}
 		return f.out.Paragraph(text)
 	}
 	for i := 0; i < len(lines); i++ {
@@ -116,8 +121,10 @@ func endsParagraph(open []string, next string) bool {
 	return len(last)*10 < max(widest, len(next))*8
 }
 
+var bullets = []string{"• ", "– ", "- ", "* ", "▪ ", "● ", "◦ ", "‣ "}
+
 func isItem(line string) bool {
-	for _, mark := range []string{"• ", "– ", "- ", "* ", "▪ ", "● ", "◦ ", "‣ "} {
+	for _, mark := range bullets {
 		if strings.HasPrefix(line, mark) {
 			return true
 		}

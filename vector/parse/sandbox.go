@@ -27,11 +27,17 @@ type sandbox struct {
 	closed bool
 }
 
+// startError is not the file's fault.
+type startError struct{ err error }
+
+func (e *startError) Error() string { return "start the PDF reader: " + e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
 func (s *sandbox) open() (pdfium.Pool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, errors.New("parse: the engine is closed")
+		return nil, errors.New("the engine is closed")
 	}
 	if s.pool != nil {
 		return s.pool, nil
@@ -42,7 +48,7 @@ func (s *sandbox) open() (pdfium.Pool, error) {
 	if s.cfg.CacheDir != "" {
 		cache, err := wazero.NewCompilationCacheWithDir(s.cfg.CacheDir)
 		if err != nil {
-			return nil, fmt.Errorf("open the cache of the PDF reader: %w", err)
+			return nil, fmt.Errorf("open its cache: %w", err)
 		}
 		s.cache = cache
 		runtime = runtime.WithCompilationCache(cache)
@@ -53,7 +59,7 @@ func (s *sandbox) open() (pdfium.Pool, error) {
 		Stdout:   io.Discard, Stderr: io.Discard,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start the PDF reader: %w", err)
+		return nil, err
 	}
 	s.pool = pool
 	return pool, nil
@@ -70,11 +76,11 @@ func (s *sandbox) run(ctx context.Context, do func(pdfium.Pdfium) error) (err er
 	}
 	pool, err := s.open()
 	if err != nil {
-		return err
+		return &startError{err}
 	}
 	instance, err := pool.GetInstanceWithContext(ctx)
 	if err != nil {
-		return fmt.Errorf("start an instance of the PDF reader: %w", err)
+		return &startError{fmt.Errorf("start an instance: %w", err)}
 	}
 	ended := make(chan struct{})
 	kill := func() {

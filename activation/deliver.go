@@ -56,6 +56,14 @@ func (s *Sink) send(b *batch, flights []*flight, budget *int) {
 		req.Changes[i] = f.change
 	}
 	s.point(BeforeSend)
+	if s.ctx.Err() != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, f := range flights {
+			s.back(f.e, f.it) // not sent
+		}
+		return
+	}
 	results := s.c.dest.Send(s.ctx, req)
 	s.point(AfterSend)
 	for len(results) < len(flights) { // what the answer does not name is unknown, never applied

@@ -54,6 +54,13 @@ func (s *Sink) run() {
 		s.inflight += len(batches)
 		s.show(now)
 		s.mu.Unlock()
+		if len(batches) > 0 && s.ctx.Err() == nil {
+			if err := s.announce(); err != nil {
+				s.mu.Lock()
+				s.fail(err)
+				s.mu.Unlock()
+			}
+		}
 		for _, b := range batches {
 			s.done.Go(func() { s.deliver(b) })
 		}
@@ -74,6 +81,30 @@ func (s *Sink) run() {
 		case <-timer.C:
 		}
 	}
+}
+
+// announce stores how far records are about to be sent, if that is not known.
+func (s *Sink) announce() error {
+	s.mu.Lock()
+	ahead := map[int32]int64{}
+	for p, taken := range s.taken {
+		if taken > s.announced[p] {
+			ahead[p] = taken
+		}
+	}
+	s.mu.Unlock()
+	if len(ahead) == 0 {
+		return nil
+	}
+	if err := s.lease.Announce(s.ctx, ahead); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, n := range ahead {
+		s.announced[p] = max(s.announced[p], n)
+	}
+	return nil
 }
 
 // nextLook returns how long nothing can happen by itself. s.mu is held.
@@ -121,6 +152,15 @@ func (s *Sink) maySend(now time.Time) bool {
 	if s.err != nil || s.inflight >= s.cfg.Concurrency || now.Before(s.hold) || now.Before(s.paused) {
 		return false
 	}
+	if !s.flushing {
+		for p, sent := range s.announced {
+			if s.taken[p] < sent {
+				// Rows up to there may have been sent before a crash: they are folded
+				// first, so that no older value of a key follows a newer one.
+				return false
+			}
+		}
+	}
 	return !s.outage.open || s.inflight == 0 && !now.Before(s.outage.probe)
 }
 
@@ -152,15 +192,15 @@ func (s *Sink) form(now time.Time) []*batch {
 func (s *Sink) fill(lane delivery.Lane, now time.Time) []*batch {
 	var out []*batch
 	bytes := 0
-	q := s.ready[lane]
-	for len(q) > 0 {
+	for len(s.ready[lane]) > 0 {
+		q := s.ready[lane] // resolve may put entries into it
 		e := q[0]
 		if len(e.pending) > 0 {
 			if bytes += e.pending[0].bytes; bytes > s.cfg.BatchBytes && len(out) > 0 {
 				break
 			}
 		}
-		q[0], q = nil, q[1:]
+		q[0], s.ready[lane] = nil, q[1:]
 		e.ready[lane] = false
 		if e.flight != nil || e.notBefore.After(now) || e.idle() || len(e.pending) > 0 && e.pending[0].lane != lane && e.unsure == nil {
 			continue // it is somewhere else by now
@@ -183,7 +223,6 @@ func (s *Sink) fill(lane delivery.Lane, now time.Time) []*batch {
 			break
 		}
 	}
-	s.ready[lane] = q
 	return out
 }
 
@@ -349,10 +388,13 @@ func (s *Sink) claim(e *entry, it *item) (taken *entry, ok bool) {
 	case owner == nil, owner.idle() && !owner.has(it.matchID):
 		s.claims[it.matchID] = it.key
 		return nil, true
-	case !owner.idle():
+	case !owner.idle() && (e.waits.IsZero() || s.now().Sub(e.waits) < s.cfg.ReferenceWait):
+		if e.waits.IsZero() { // two rows may wait for each other's value
+			e.waits = s.now()
+		}
 		s.later(e, holdAgain) // its row may be about to take the value, or to give it up
 		return nil, false
-	case s.cfg.Conflict == RejectSecond:
+	case !owner.idle(), s.cfg.Conflict == RejectSecond:
 		s.drop(e, e.pop(), delivery.Result{Outcome: delivery.Rejected}, CodeMatchConflict)
 		return nil, false
 	case owner.known.Pos.Compare(it.pos) > 0:

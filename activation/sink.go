@@ -111,7 +111,9 @@ type Sink struct {
 	events   []Event
 	loading  map[int32]bool   // backfill begin and end, since the last flush
 	sweeps   map[int32]uint64 // epoch of a backfill that has ended, since the last flush
-	rows     int64            // of the backfill that is running
+
+	taken     map[int32]int64 // highest offset that Write took
+	announced map[int32]int64 // highest offset of which something may have been sent
 
 	flushing bool
 	removing bool      // deletes may go: the guard was asked
@@ -156,7 +158,8 @@ func (c *Connection) Sink(ctx context.Context) (*Sink, error) {
 	_, _ = rand.Read(id[:]) // never fails
 	s := &Sink{c: c, cfg: &c.cfg, lease: c.st.Lease(hex.EncodeToString(id[:])), now: c.now, wake: make(chan struct{}, 1), maps: map[string]*mapping{},
 		h: newHasher(c.st.Secret()), keys: map[state.Key]*entry{}, claims: map[state.Key]state.Key{}, counts: map[int32]*tally{},
-		stored: map[int32]state.Mark{}, loading: map[int32]bool{}, sweeps: map[int32]uint64{}}
+		stored: map[int32]state.Mark{}, loading: map[int32]bool{}, sweeps: map[int32]uint64{},
+		taken: map[int32]int64{}, announced: map[int32]int64{}}
 	s.settled.L = &s.mu
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.mu.Lock()
@@ -177,7 +180,7 @@ func (s *Sink) ttl() time.Duration { return 2 * s.cfg.Ambiguous }
 
 // Load makes parts ours and returns their marks.
 func (s *Sink) Load(ctx context.Context, parts []int32) (map[int32]record.Mark, error) {
-	marks, wait, err := s.lease.Acquire(ctx, parts, s.ttl())
+	taken, err := s.lease.Acquire(ctx, parts, s.ttl())
 	if err != nil {
 		return nil, err
 	}
@@ -185,13 +188,16 @@ func (s *Sink) Load(ctx context.Context, parts []int32) (map[int32]record.Mark, 
 	defer s.mu.Unlock()
 	now := s.now()
 	s.renewed = now
-	if hold := now.Add(wait); hold.After(s.hold) {
+	if hold := now.Add(taken.Wait); hold.After(s.hold) {
 		s.hold = hold
 	}
-	out := make(map[int32]record.Mark, len(marks))
-	for p, m := range marks {
+	out := make(map[int32]record.Mark, len(taken.Marks))
+	for p, m := range taken.Marks {
 		out[p] = m.Mark
 		s.stored[p] = m
+	}
+	for p, sent := range taken.Sent {
+		s.announced[p], s.taken[p] = sent, out[p].Next-1
 	}
 	return out, nil
 }

@@ -23,6 +23,7 @@ func (s *Sink) Write(ctx context.Context, b *record.Batch) ([]record.Reject, err
 		return nil, err
 	}
 	if op, ok := b.Control(); ok {
+		s.took(b)
 		return nil, s.control(op, b)
 	}
 	m, err := s.mapping(b.Schema)
@@ -35,8 +36,18 @@ func (s *Sink) Write(ctx context.Context, b *record.Batch) ([]record.Reject, err
 			return nil, err
 		}
 	}
+	s.took(b)
 	s.poke()
 	return rejects, nil
+}
+
+// took notes how far the partition of b was taken.
+func (s *Sink) took(b *record.Batch) {
+	if n := len(b.Offsets); n > 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.taken[b.Partition.Partition] = max(s.taken[b.Partition.Partition], b.Offsets[n-1])
+	}
 }
 
 // mapping returns the mapping of a schema.

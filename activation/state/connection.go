@@ -53,23 +53,33 @@ func (c *Connection) Lease(owner string) *Lease {
 // Secret returns the key of the connection's hashes.
 func (c *Connection) Secret() []byte { return slices.Clone(c.secret) }
 
-// Acquire makes the owner the only writer of parts for ttl and returns their marks;
-// a partition without one is absent. From then on every write of an earlier
-// owner is refused (invariant 11). wait is how long the requests of an earlier
-// owner that has not released them may still be under way: nothing may be sent
-// before.
-func (c *Lease) Acquire(ctx context.Context, parts []int32, ttl time.Duration) (marks map[int32]Mark, wait time.Duration, err error) {
-	marks = map[int32]Mark{}
+// Taken is what a new owner of partitions finds.
+type Taken struct {
+	Marks map[int32]Mark // a partition without one is absent
+
+	// Sent is the highest offset of each partition of which something may have
+	// been sent: no record up to it may be sent before all of them are known, or
+	// an older value of a key could follow a newer one.
+	Sent map[int32]int64
+
+	// Wait is how long requests of an earlier owner, which has not released the
+	// partitions, may still have effect: nothing may be sent before.
+	Wait time.Duration
+}
+
+// Acquire makes the owner the only writer of parts for ttl. From then on every
+// write of an earlier owner is refused (invariant 11).
+func (c *Lease) Acquire(ctx context.Context, parts []int32, ttl time.Duration) (Taken, error) {
+	var wait time.Duration
+	marks, sent := map[int32]Mark{}, map[int32]int64{}
 	epochs := map[int32]int64{}
-	err = c.s.tx(ctx, func(tx *sql.Tx) error {
-		clear(marks)
-		clear(epochs)
-		wait = 0
+	err := c.s.tx(ctx, func(tx *sql.Tx) error {
 		for _, p := range slices.Sorted(slices.Values(parts)) {
 			var left, epoch int64
+			high := int64(-1)
 			var before, text string
-			err := tx.QueryRowContext(ctx, c.s.query(`SELECT epoch, owner, until - now(), mark FROM activation_part WHERE conn = ? AND part = ?`+c.lock()),
-				c.id, p).Scan(&epoch, &before, &left, &text)
+			err := tx.QueryRowContext(ctx, c.s.query(`SELECT epoch, owner, until - now(), mark, sent FROM activation_part WHERE conn = ? AND part = ?`+c.lock()),
+				c.id, p).Scan(&epoch, &before, &left, &text, &high)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return err
 			}
@@ -83,8 +93,8 @@ func (c *Lease) Acquire(ctx context.Context, parts []int32, ttl time.Duration) (
 				}
 				marks[p] = m
 			}
-			epochs[p] = epoch + 1
-			if _, err := tx.ExecContext(ctx, c.s.query(`INSERT INTO activation_part (conn, part, epoch, owner, until, mark) VALUES (?, ?, ?, ?, now() + ?, ?)
+			epochs[p], sent[p] = epoch+1, high
+			if _, err := tx.ExecContext(ctx, c.s.query(`INSERT INTO activation_part (conn, part, epoch, owner, until, mark, sent) VALUES (?, ?, ?, ?, now() + ?, ?, -1)
 				ON CONFLICT (conn, part) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner, until = excluded.until`),
 				c.id, p, epoch+1, c.owner, (wait + ttl).Microseconds(), text); err != nil {
 				return err
@@ -93,14 +103,38 @@ func (c *Lease) Acquire(ctx context.Context, parts []int32, ttl time.Duration) (
 		return nil
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("take over partitions of %s: %w", c.name, err)
+		return Taken{}, fmt.Errorf("take over partitions of %s: %w", c.name, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for p, e := range epochs {
 		c.held[p] = e
 	}
-	return marks, wait, nil
+	return Taken{Marks: marks, Sent: sent, Wait: wait}, nil
+}
+
+// Announce notes, before it happens, that records up to the given offsets may
+// be sent.
+func (c *Lease) Announce(ctx context.Context, offsets map[int32]int64) error {
+	need := make(map[int32]Mark, len(offsets))
+	for p := range offsets {
+		need[p] = Mark{}
+	}
+	err := c.s.tx(ctx, func(tx *sql.Tx) error {
+		if err := c.fence(ctx, tx, nil, need, nil); err != nil {
+			return err
+		}
+		for p, offset := range offsets {
+			if _, err := tx.ExecContext(ctx, c.s.query(`UPDATE activation_part SET sent = ? WHERE conn = ? AND part = ?`), offset, c.id, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("announce requests of %s: %w", c.name, err)
+	}
+	return nil
 }
 
 // lock makes a read of Postgres hold the rows; a transaction on SQLite holds everything.

@@ -99,7 +99,7 @@ func TestEntriesAndMarksAreReadBack(t *testing.T) {
 	onBoth(t, func(t *testing.T, address string) {
 		s := open(t, address)
 		c := lease(t, s, "a")
-		if _, _, err := c.Acquire(t.Context(), []int32{0, 1}, time.Minute); err != nil {
+		if _, err := c.Acquire(t.Context(), []int32{0, 1}, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		want := map[state.Key]state.Entry{}
@@ -133,9 +133,12 @@ func TestEntriesAndMarksAreReadBack(t *testing.T) {
 		if !maps.EqualFunc(got, want, equal) {
 			t.Errorf("read back %d entries, want %d, or they differ", len(got), len(want))
 		}
-		marks, wait, err := other.Acquire(t.Context(), []int32{1, 2}, time.Minute)
-		if err != nil || wait != 0 || len(marks) != 1 || marks[1] != mark {
-			t.Errorf("marks %+v, wait %v, error %v", marks, wait, err)
+		if err := c.Announce(t.Context(), map[int32]int64{1: 23}); err != nil {
+			t.Fatal(err)
+		}
+		taken, err := other.Acquire(t.Context(), []int32{1, 2}, time.Minute)
+		if err != nil || taken.Wait != 0 || len(taken.Marks) != 1 || taken.Marks[1] != mark || taken.Sent[1] != 23 || taken.Sent[2] != -1 {
+			t.Errorf("taken %+v, error %v", taken, err)
 		}
 		var owner state.Key
 		if err := other.Owners(t.Context(), []state.Key{entries[9].Match, entries[7].Match}, func(e state.Entry) { owner = e.Key }); err != nil || owner != key(9) {
@@ -159,11 +162,11 @@ func TestTheEarlierOwnerIsFenced(t *testing.T) {
 		a, b := lease(t, open(t, address), "a"), lease(t, open(t, address), "b")
 		take := func(c *state.Lease, parts ...int32) time.Duration {
 			t.Helper()
-			_, wait, err := c.Acquire(t.Context(), parts, time.Minute)
+			taken, err := c.Acquire(t.Context(), parts, time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return wait
+			return taken.Wait
 		}
 		if wait := take(a, 0, 1); wait != 0 {
 			t.Errorf("the first owner waits %v", wait)
@@ -176,6 +179,9 @@ func TestTheEarlierOwnerIsFenced(t *testing.T) {
 		}
 		if err := a.Write(t.Context(), []state.Entry{entry(2, 0)}, map[int32]state.Mark{1: {}}); !errors.Is(err, record.ErrFenced) {
 			t.Errorf("a mark of the lost partition: %v", err)
+		}
+		if err := a.Announce(t.Context(), map[int32]int64{1: 1}); !errors.Is(err, record.ErrFenced) {
+			t.Errorf("announce for the lost partition: %v", err)
 		}
 		if err := a.Renew(t.Context(), time.Minute); !errors.Is(err, record.ErrFenced) {
 			t.Errorf("renew: %v", err)
@@ -202,7 +208,7 @@ func TestTheEarlierOwnerIsFenced(t *testing.T) {
 func TestSweepFindsWhatANewBackfillDidNot(t *testing.T) {
 	onBoth(t, func(t *testing.T, address string) {
 		c := lease(t, open(t, address), "a")
-		if _, _, err := c.Acquire(t.Context(), []int32{0, 1}, time.Minute); err != nil {
+		if _, err := c.Acquire(t.Context(), []int32{0, 1}, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		var entries []state.Entry

@@ -25,7 +25,7 @@ var tables = []string{
 		name TEXT PRIMARY KEY, id BIGINT NOT NULL UNIQUE, secret BLOB NOT NULL)`,
 	`CREATE TABLE IF NOT EXISTS activation_part (
 		conn BIGINT NOT NULL, part BIGINT NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL,
-		until BIGINT NOT NULL, mark TEXT NOT NULL, PRIMARY KEY (conn, part))`,
+		until BIGINT NOT NULL, mark TEXT NOT NULL, sent BIGINT NOT NULL, PRIMARY KEY (conn, part))`,
 	`CREATE TABLE IF NOT EXISTS activation_key (
 		conn BIGINT NOT NULL, key BLOB NOT NULL, match BLOB, id TEXT NOT NULL, flags BIGINT NOT NULL,
 		row BIGINT NOT NULL, fields BLOB NOT NULL, part BIGINT NOT NULL, offs BIGINT NOT NULL,

@@ -27,7 +27,7 @@ var stopWords = map[string]string{
 // language tells the main language of a text by its script and its commonest
 // words; "" where the evidence is thin.
 func language(text string) string {
-	sample := cut(text, 64<<10)
+	sample := cut(text, 16<<10)
 	counts := map[*unicode.RangeTable]int{}
 	letters := 0
 	for _, r := range sample {

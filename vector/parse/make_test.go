@@ -112,6 +112,7 @@ type pdf struct {
 	pages   []string
 	outline []string // title per page, "" for none
 	encrypt string
+	streams map[int]string // whole content of some pages
 }
 
 func (p *pdf) add(object string) int {
@@ -140,7 +141,11 @@ func (p *pdf) bytes() []byte {
 			}
 			content += "ET"
 		}
-		c := p.add(stream("", content))
+		object := stream("", content)
+		if whole, ok := p.streams[len(ids)]; ok {
+			object = whole
+		}
+		c := p.add(object)
 		id := p.add(fmt.Sprintf("<< /Type /Page /Parent %d 0 R /MediaBox [0 0 595 842] /Contents %d 0 R /Resources << /Font << /F %d 0 R >> /XObject << /Im %d 0 R >> >> >>",
 			tree, c, font, picture))
 		ids = append(ids, id)

@@ -179,9 +179,11 @@ func (m *markdown) setext(level, end int) error {
 	return m.out.Mark(Heading, level, "", plainTitle(title), start, end)
 }
 
+var inlineMarks = strings.NewReplacer("`", "", "**", "", "__", "")
+
 // plainTitle drops the marks of code, emphasis and links.
 func plainTitle(title string) string {
-	title = strings.NewReplacer("`", "", "**", "", "__", "").Replace(title)
+	title = inlineMarks.Replace(title)
 	for range 8 {
 		open := strings.IndexByte(title, '[')
 		if open < 0 {

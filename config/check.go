@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -109,6 +110,26 @@ func (d *decoder) checkSource(s *Source) {
 			d.reportAt(at, "no stream %s in %s%s", local, s.Name, streamHint(local, s))
 		}
 	}
+	d.checkTags(base+".tags.", s)
+}
+
+// checkTags gives the tables of tags their canonical names. A table that is
+// not there is a mistake: a rule that selects by its tags would find nothing.
+func (d *decoder) checkTags(base string, s *Source) {
+	tags := Tags{}
+	for _, name := range slices.Sorted(maps.Keys(s.Tags)) {
+		_, local, ok := d.split(base+name, s.Name+"."+name)
+		switch {
+		case !ok:
+		case tags[local] != nil:
+			d.reportAt(base+name, "%s has tags already", local)
+		case s.known && !slices.Contains(s.Streams, local):
+			d.reportAt(base+name, "no stream %s in %s%s", local, s.Name, streamHint(local, s))
+		default:
+			tags[local] = s.Tags[name]
+		}
+	}
+	s.Tags = tags
 }
 
 func streamHint(local string, s *Source) string {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func (h *testHash) Check(report func(field, problem string)) {
 }
 
 type testFields struct {
-	Fields []string `yaml:"fields" required:"true"`
+	Fields []string `yaml:"fields" required:"true" or:"type,tagged"`
 }
 
 func testRegistry() *Registry {
@@ -309,5 +310,30 @@ func TestBytes(t *testing.T) {
 		if got, err := ParseBytes(text); err == nil {
 			t.Errorf("ParseBytes(%q) = %d", text, got)
 		}
+	}
+}
+
+// TestSelectors: a mapping may stand in the place of a text, and tags belong to tables.
+func TestSelectors(t *testing.T) {
+	text := strings.Replace(good, "drop: { fields: [phone] }", "drop: { fields: {tagged: pii} }\n        - drop: { fields: [phone, {type: json}] }", 1)
+	text = strings.Replace(text, "    protect:", "    tags: { public.customers: { email: [pii, contact] } }\n    protect:", 1)
+	f, err := testRegistry().Parse("shop.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := f.Sources[0].Protect[0].Rules
+	if a, b := rules[1].Settings.(*testFields).Fields, rules[2].Settings.(*testFields).Fields; !slices.Equal(a, []string{"tagged:pii"}) || !slices.Equal(b, []string{"phone", "type:json"}) {
+		t.Errorf("%q %q", a, b)
+	}
+	if got := f.Sources[0].Tags["public.customers"]["email"]; !slices.Equal(got, []string{"pii", "contact"}) || f.Sources[0].Columns != Hold {
+		t.Errorf("tags %q", got)
+	}
+	for _, bad := range []string{"{name: x}", "{tagged: [a]}", "{}", "{tagged: a, type: b}"} {
+		if _, err := testRegistry().Parse("shop.yaml", []byte(strings.Replace(text, "{tagged: pii}", bad, 1))); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+	if _, err := testRegistry().Parse("shop.yaml", []byte(strings.Replace(text, "public.customers: { email", "public.custmers: { email", 1))); err == nil || !strings.Contains(err.Error(), "did you mean") {
+		t.Error(err)
 	}
 }

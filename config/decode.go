@@ -193,6 +193,11 @@ func (d *decoder) slice(n *yaml.Node, path string, v reflect.Value, tag fieldTag
 	if isNull(n) {
 		return
 	}
+	if n.Kind == yaml.MappingNode && len(tag.or) > 0 {
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		d.instead(n, path, v.Index(0), tag)
+		return
+	}
 	if n.Kind != yaml.SequenceNode {
 		d.report(n, path, "want a list, got %s%s", describe(n), listFix(n))
 		return
@@ -242,7 +247,26 @@ func (d *decoder) text(n *yaml.Node, path, want string) (string, bool) {
 	return n.Value, true
 }
 
+// instead decodes a mapping with one of the keys of tag.or into a text: {type: json} is type:json.
+func (d *decoder) instead(n *yaml.Node, path string, v reflect.Value, tag fieldTag) {
+	pairs, ok := d.mapping(n, path, "a mapping")
+	if !ok {
+		return
+	}
+	if len(pairs) != 1 || !contains(tag.or, pairs[0].key) {
+		d.report(n, path, "want a text or a mapping with one of %s", strings.Join(tag.or, ", "))
+		return
+	}
+	if text, ok := d.text(pairs[0].value, join(path, pairs[0].key), "a text"); ok {
+		v.SetString(pairs[0].key + ":" + text)
+	}
+}
+
 func (d *decoder) string(n *yaml.Node, path string, v reflect.Value, tag fieldTag) {
+	if n.Kind == yaml.MappingNode && len(tag.or) > 0 {
+		d.instead(n, path, v, tag)
+		return
+	}
 	text, ok := d.text(n, path, "a text")
 	if !ok {
 		return

@@ -67,6 +67,7 @@ type Source struct {
 	Streams  []string
 	Protect  []Protect
 	Columns  NewColumns
+	Tags     Tags
 
 	known bool // Streams is the whole list
 }
@@ -90,7 +91,11 @@ const (
 // sourceRest are the settings of a source beside its kind and protect.
 type sourceRest struct {
 	NewColumns NewColumns `yaml:"new_columns" default:"hold" enum:"hold,pass" doc:"what happens to columns that appear later in a stream with protect rules"`
+	Tags       Tags       `yaml:"tags" doc:"tags of columns by table, which rules select fields by: {public.customers: {email: [pii]}}"`
 }
+
+// Tags are the tags of columns, by the local name of a stream and by column.
+type Tags map[string]map[string][]string
 
 // Sources are the sources of a file in its order.
 type Sources []*Source
@@ -171,16 +176,18 @@ func (s *Sources) decodeNode(d *decoder, n *yaml.Node, path string) {
 		entry, ok := d.mapping(v, at, "a mapping with the kind of the source")
 		if ok {
 			source := &Source{Name: p.key}
-			kind, settings := d.one(p.at, at, "source", entry, d.reg.Sources, "protect", "new_columns")
+			kind, settings := d.one(p.at, at, "source", entry, d.reg.Sources, "protect", "new_columns", "tags")
 			if kind != nil {
 				source.Kind, source.Settings = kind.Name, settings
 			}
 			d.protect(entry, at, source)
-			source.Columns = Hold
-			if i := slices.IndexFunc(entry, func(p pair) bool { return p.key == "new_columns" }); i >= 0 {
-				f := fieldsOf(reflect.TypeFor[sourceRest]())[0]
-				d.value(entry[i].value, join(at, f.tag.name), reflect.ValueOf(&source.Columns).Elem(), f.tag)
+			rest := sourceRest{NewColumns: Hold}
+			for k, f := range fieldsOf(reflect.TypeFor[sourceRest]()) {
+				if i := slices.IndexFunc(entry, func(p pair) bool { return p.key == f.tag.name }); i >= 0 {
+					d.value(entry[i].value, join(at, f.tag.name), reflect.ValueOf(&rest).Elem().Field(k), f.tag)
+				}
 			}
+			source.Columns, source.Tags = rest.NewColumns, rest.Tags
 			*s = append(*s, source)
 		}
 		leave()

@@ -177,7 +177,10 @@ func (r *Registry) typeSchema(t reflect.Type, tag fieldTag) object {
 		return r.structSchema(t)
 	case t.Kind() == reflect.Slice:
 		s["type"] = "array"
-		s["items"] = r.typeSchema(t.Elem(), fieldTag{enum: tag.enum, min: tag.min, max: tag.max})
+		s["items"] = r.typeSchema(t.Elem(), fieldTag{enum: tag.enum, min: tag.min, max: tag.max, or: tag.or})
+		if len(tag.or) > 0 {
+			return object{"anyOf": []any{s, orSchema(tag.or)}}
+		}
 	case t.Kind() == reflect.Map:
 		s["type"] = "object"
 		s["additionalProperties"] = r.typeSchema(t.Elem(), fieldTag{})
@@ -185,6 +188,9 @@ func (r *Registry) typeSchema(t reflect.Type, tag fieldTag) object {
 		s["type"] = "string"
 		if len(tag.enum) > 0 {
 			s = object{"anyOf": []any{object{"enum": tag.enum}, object{"type": "string", "pattern": referencePattern}}}
+		}
+		if len(tag.or) > 0 {
+			return object{"anyOf": []any{s, orSchema(tag.or)}}
 		}
 	case t.Kind() == reflect.Bool:
 		s["type"] = "boolean"
@@ -199,6 +205,15 @@ func (r *Registry) typeSchema(t reflect.Type, tag fieldTag) object {
 		s["default"] = defaultValue(s["type"], tag.def)
 	}
 	return s
+}
+
+// orSchema describes a mapping with exactly one of keys.
+func orSchema(keys []string) object {
+	properties := object{}
+	for _, k := range keys {
+		properties[k] = object{"type": "string"}
+	}
+	return object{"type": "object", "properties": properties, "additionalProperties": false, "minProperties": 1, "maxProperties": 1}
 }
 
 func limits(s object, tag fieldTag) {

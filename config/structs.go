@@ -19,6 +19,8 @@ import (
 //	min, max  limits of a number, a duration or a size
 //	oneof     exactly one of the fields of the same group must be there;
 //	          "group,optional" allows none
+//	or        of a text or a list of texts: keys of a mapping that may stand in
+//	          the place of one; {type: json} is then the text type:json
 //	secret    "url": a Secret that is an address, in plain if it has no password
 type fieldTag struct {
 	name, doc, def, min, max string
@@ -26,6 +28,7 @@ type fieldTag struct {
 	optional                 bool // of oneof
 	required, address        bool
 	enum                     []string
+	or                       []string
 }
 
 type field struct {
@@ -56,6 +59,9 @@ func fieldsOf(t reflect.Type) []field {
 		tag.oneof, tag.optional = group, option == "optional"
 		if e := f.Tag.Get("enum"); e != "" {
 			tag.enum = strings.Split(e, ",")
+		}
+		if or := f.Tag.Get("or"); or != "" {
+			tag.or = strings.Split(or, ",")
 		}
 		fields = append(fields, field{tag, []int{i}, f.Type})
 	}

@@ -312,7 +312,7 @@ func (s *protected) hold(ctx context.Context, v *version, in *record.Schema) err
 		f := &in.Fields[i]
 		switch {
 		case s.known[f.Name]:
-		case first || policy.Pass || policy.Named != nil && policy.Named(f.Name):
+		case first || policy.Pass || policy.Named != nil && policy.Named(f):
 			s.known[f.Name], grown = true, true
 		case f.Key > 0:
 			return fmt.Errorf("column %s has joined the key and no protect rule or allow: names it", f.Name)

@@ -24,8 +24,8 @@ type Chain interface {
 // NewColumns says what happens to a column that appears in a stream after its
 // first schema. It matters only where the stream has protect rules.
 type NewColumns struct {
-	Pass  bool                    // publish new columns at once; the default holds them back
-	Named func(field string) bool // reports whether a rule or allow: speaks of a field, which is then never held back; nil = none does
+	Pass  bool                           // publish new columns at once; the default holds them back
+	Named func(field *record.Field) bool // reports whether a rule or allow: speaks of a field, which is then never held back; nil = none does
 }
 
 // Config of Run.

@@ -245,7 +245,7 @@ func TestNewColumnsAreHeldBackWhereThereAreRules(t *testing.T) {
 		want   string
 	}{
 		"rules":    {true, NewColumns{}, "t insert id=0 a=1"},
-		"named":    {true, NewColumns{Named: func(field string) bool { return field == "b" }}, "t insert id=0 a=1 b=2"},
+		"named":    {true, NewColumns{Named: func(field *record.Field) bool { return field.Name == "b" }}, "t insert id=0 a=1 b=2"},
 		"pass":     {true, NewColumns{Pass: true}, "t insert id=0 a=1 b=2 c=3"},
 		"no rules": {false, NewColumns{}, "t insert id=0 a=1 b=2 c=3"},
 	} {

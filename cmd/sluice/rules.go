@@ -33,6 +33,7 @@ func checkRules(f *config.File, rules config.Rules, protect bool) config.Problem
 	if len(problems) > 0 || len(out) == 0 {
 		return problems
 	}
+	problems = checkTables(f, rules)
 	var errs mappers.Errors
 	if err := mappers.Check(out, phase(protect), nil); errors.As(err, &errs) {
 		for _, e := range errs {
@@ -114,7 +115,8 @@ func (c chains) newColumns(s *config.Source) func(record.StreamName) ingest.NewC
 					nc.Pass = nc.Pass || m.Keep != nil // what keep does not name does not pass anyway
 				}
 			}
-			nc.Named = func(field string) bool { return mappers.Named(rules, field) }
+			scope := mappers.Scope{Phase: mappers.Protect, Tags: c.tags(n, mappers.Protect)}
+			nc.Named = func(field *record.Field) bool { return scope.Named(rules, field) }
 		}
 		return nc
 	}
@@ -144,7 +146,8 @@ func (c chains) compile(rules config.Rules, schema *record.Schema, ring *keys.Sn
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	chain, err := mappers.Compile(list, schema, ring, p)
+	scope := mappers.Scope{Phase: p, Keys: ring, Tables: tables{c.f}, Tags: c.tags(schema.Stream, p)}
+	chain, err := scope.Compile(list, schema)
 	var errs mappers.Errors
 	if errors.As(err, &errs) {
 		for _, e := range errs {

@@ -101,11 +101,24 @@ func TestTruncateAndNewBackfillOfAppend(t *testing.T) {
 	if c := a.marks[0].Counts; c.Superseded != 1 || c.Delivered != 3 {
 		t.Errorf("counts %+v", c)
 	}
+
+	// A truncate is a change like others: it is written down and takes nothing away.
 	a.write(controlOf(s, record.OpTruncate, 0, 5, at(2, 9)))
 	a.mustFlush()
-	wantRows(t, rowsOf(t, l, "shop.orders", "id"), "id=2")
 	a.write(controlOf(s, record.OpTruncate, 1, 1, at(2, 9)))
 	a.write(batchOf(t, s, 1, 2, row{record.OpInsert, at(2, 10), []any{6, "b", 1}}))
 	a.mustFlush()
-	wantRows(t, rowsOf(t, l, "shop.orders", "id"), "id=6")
+	wantRows(t, rowsOf(t, l, "shop.orders", "id", "_op", "_partition", "_lsn"), "id=2 _op=read _lsn=1 _partition=1", "id=3 _op=insert _lsn=2 _partition=0",
+		"id=5 _op=read _lsn=3 _partition=0", "id=(null) _op=truncate _lsn=9 _partition=0", "id=(null) _op=truncate _lsn=9 _partition=1", "id=6 _op=insert _lsn=10 _partition=1")
+	if c := a.marks[0].Counts; c.Delivered != 3 || c.Read != 4 {
+		t.Errorf("counts of partition 0 %+v", c)
+	}
+	if c := a.marks[1].Counts; c.Delivered != 2 || c.Read != 2 {
+		t.Errorf("counts of partition 1 %+v", c)
+	}
+	b := openWriter(t, w.open(nil), TableConfig{Mode: Append, PartitionBy: []string{"bucket(4, id)"}, SortBy: []string{"n"}, Table: "shop.sorted"})
+	b.write(batchOf(t, s, 0, 0, row{record.OpInsert, at(2, 1), []any{6, "b", 1}}))
+	b.write(controlOf(s, record.OpTruncate, 0, 1, at(2, 9)))
+	b.mustFlush()
+	wantRows(t, rowsOf(t, l, "shop.sorted", "id", "_op"), "id=6 _op=insert", "id=(null) _op=truncate")
 }

@@ -134,7 +134,7 @@ func (t *Table) countMarks(marks map[int32]record.Mark) (map[int32]record.Mark, 
 		if !t.appends() {
 			d = int64(p.pending.len())
 		}
-		m.Counts.Delivered += d
+		m.Counts.Delivered += d - p.markers
 		m.Counts.Superseded += p.written - d
 		out[n] = m
 	}

@@ -44,14 +44,14 @@ type change struct {
 // that still come in the old type go there.
 func fit(sc *iceberg.Schema, s *record.Schema, appends bool) (columns []string, changes []change, err error) {
 	present := map[string]bool{}
+	names := columnNames(sc, s, appends)
 	for i := range s.Fields {
 		f := &s.Fields[i]
 		want, err := columnType(f)
 		if err != nil {
 			return nil, nil, err
 		}
-		name := columnName(f, appends)
-		column, steps := fitColumn(sc, s, name, want)
+		column, steps := fitColumn(sc, s, names[i], want)
 		columns = append(columns, column)
 		changes = append(changes, steps...)
 		present[column] = true
@@ -328,14 +328,13 @@ func newSchema(s *record.Schema, appends bool) (*iceberg.Schema, error) {
 	id := 0
 	next := func() int { id++; return id }
 	var fields []iceberg.NestedField
-	columns := make([]string, len(s.Fields))
+	columns := columnNames(nil, s, appends)
 	for i := range s.Fields {
 		f := &s.Fields[i]
 		typ, err := columnType(f)
 		if err != nil {
 			return nil, err
 		}
-		columns[i] = columnName(f, appends)
 		fields = append(fields, iceberg.NestedField{ID: next(), Name: columns[i], Type: typ, Doc: f.SourceType})
 	}
 	if appends {

@@ -106,6 +106,7 @@ type interval struct {
 // partInterval is the part of one Kafka partition.
 type partInterval struct {
 	written int64 // rows taken, rejects not counted
+	markers int64 // of these, rows that stand for a control op: counters are of rows
 	drops   []drop
 	pending pendingOps // of an upsert table: the newest op of each key
 }
@@ -234,7 +235,12 @@ func (t *Table) write(ctx context.Context, b *record.Batch) ([]record.Reject, er
 	for _, us := range b.Time {
 		t.sourceUS = max(t.sourceUS, us)
 	}
-	if op, ok := b.Control(); ok {
+	if op, ok := b.Control(); ok && op == record.OpTruncate && t.appends() {
+		marker := truncateRow(b)
+		t.part(b.Partition.Partition).markers++
+		b.Release()
+		b = marker
+	} else if ok {
 		defer b.Release()
 		return nil, t.control(ctx, b, op)
 	}
@@ -265,6 +271,17 @@ func (t *Table) write(ctx context.Context, b *record.Batch) ([]record.Reject, er
 		return rejects, t.hold(ctx, b, rejects)
 	}
 	return t.fold(ctx, p, b, rejects)
+}
+
+// truncateRow is how a truncate looks in a changelog: a row without values. It
+// takes nothing away: a changelog keeps its history.
+func truncateRow(b *record.Batch) *record.Batch {
+	row := record.NewBatch(b.Schema, nil)
+	row.Partition, row.Ops, row.Pos, row.Time, row.Offsets = b.Partition, b.Ops, b.Pos, b.Time, b.Offsets
+	for i := range b.Schema.Fields {
+		row.After[i].AppendMissing(record.Null, b.Schema.Fields[i].Kind.Width())
+	}
+	return row
 }
 
 // control applies an op that speaks of the whole stream.

@@ -2,6 +2,8 @@ package lake
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/apache/iceberg-go"
 	"github.com/sluice-data/sluice/record"
@@ -109,15 +111,45 @@ var metaColumns = []iceberg.NestedField{
 	{Name: colOffset, Type: iceberg.PrimitiveTypes.Int64, Doc: "Kafka offset"},
 }
 
-// columnName is the table's name of a field: a field called like one of the
-// changelog's own columns makes room for it.
-func columnName(f *record.Field, appends bool) string {
-	if appends {
-		for i := range metaColumns {
-			if metaColumns[i].Name == f.Name {
-				return f.Name + "__source"
+// columnNames are the table's names of the fields of s. Engines do not tell
+// capitals apart: of names that differ in nothing else, the first column keeps
+// its own and a later one gets __2, __3 … behind it; columns that the table sc
+// has already keep theirs (nil = there is no table yet). A field called like
+// one of the changelog's own columns makes room for it.
+func columnNames(sc *iceberg.Schema, s *record.Schema, appends bool) []string {
+	taken, natural := map[string]string{}, map[string]bool{} // by the name in small letters
+	if sc != nil {
+		for _, f := range sc.Fields() {
+			if low := strings.ToLower(f.Name); taken[low] == "" || s.Index(f.Name) >= 0 {
+				taken[low] = f.Name
 			}
 		}
 	}
-	return f.Name
+	for i := range s.Fields {
+		natural[strings.ToLower(s.Fields[i].Name)] = true
+	}
+	names, used := make([]string, len(s.Fields)), map[string]bool{}
+	for i := range s.Fields {
+		base := s.Fields[i].Name
+		if appends && isMeta(base) {
+			base += "__source"
+		}
+		name := base
+		for n := 2; ; n++ {
+			low := strings.ToLower(name)
+			free := !used[low] && (taken[low] == "" || taken[low] == name) && (name == base || !natural[low])
+			if free {
+				used[low] = true
+				break
+			}
+			name = fmt.Sprintf("%s__%d", base, n)
+		}
+		names[i] = name
+	}
+	return names
+}
+
+// isMeta reports whether an engine would take name for a column of the changelog.
+func isMeta(name string) bool {
+	return slices.ContainsFunc(metaColumns, func(f iceberg.NestedField) bool { return strings.EqualFold(f.Name, name) })
 }

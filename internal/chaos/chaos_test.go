@@ -253,8 +253,8 @@ func compare(ctx context.Context, t *testing.T, p *pipeline, pg *pgserver.Server
 			t.Fatalf("no catalog: %v\n%s", err, p.log.tail(4000))
 		}
 	}
-	for _, table := range []string{"acct", "item"} {
-		want, err := judge.Postgres(ctx, pg.URL, "SELECT * FROM "+table)
+	for table, query := range tables {
+		want, err := judge.Postgres(ctx, pg.URL, query)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ CREATE TABLE acct (
   id bigint PRIMARY KEY, v bigint NOT NULL, name text, big text, amount numeric(18,4), at timestamptz DEFAULT clock_timestamp());
 ALTER TABLE acct ALTER COLUMN big SET STORAGE EXTERNAL;
 CREATE TABLE item (a int NOT NULL, b text NOT NULL, v bigint NOT NULL, note text, PRIMARY KEY (a, b));
+CREATE TABLE cased (id int PRIMARY KEY, note text, "Note" text, "NOTE" text);
 CREATE SEQUENCE version;
 CREATE TABLE audit (n bigserial PRIMARY KEY, tbl text NOT NULL, op text NOT NULL, key text, v bigint);
 CREATE FUNCTION log_acct() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -51,6 +52,9 @@ func fill(ctx context.Context, url string, rows int) error {
 INSERT INTO acct SELECT i, nextval('version'), 'name ' || i, repeat(md5(i::text), CASE WHEN i % 3 = 0 THEN 100 ELSE 1 END), i * 1.0001
   FROM generate_series(1, $1) i`, rows)
 	if err != nil {
+		return err
+	}
+	if _, err = conn.Exec(ctx, `INSERT INTO cased SELECT i, 'a' || i, 'b' || i, 'c' || i FROM generate_series(1, 100) i`); err != nil {
 		return err
 	}
 	_, err = conn.Exec(ctx, `
@@ -136,6 +140,8 @@ func (l *load) change() string {
 		return fmt.Sprintf(`UPDATE acct SET id = %d, v = nextval('version') WHERE id = %d AND NOT EXISTS (SELECT 1 FROM acct WHERE id = %d)`, fresh, id, fresh)
 	case n < 900:
 		return fmt.Sprintf(`INSERT INTO item VALUES (%d, 'k%d', nextval('version'), 'i%d') ON CONFLICT (a, b) DO UPDATE SET v = excluded.v, note = excluded.note`, id, n%7, n)
+	case n < 920:
+		return fmt.Sprintf(`UPDATE cased SET "Note" = 'n%d' WHERE id = %d`, n, id%100)
 	default:
 		return fmt.Sprintf(`DELETE FROM item WHERE a = %d`, id)
 	}

@@ -30,7 +30,7 @@ kafka: { embedded: true }
 topics: { partitions: 3 }
 sources:
   db:
-    postgres: { url: "${env:CHAOS_PG}", tables: [public.acct, public.item] }
+    postgres: { url: "${env:CHAOS_PG}", tables: [public.acct, public.item, public.cased] }
 sinks:
   lake:
     iceberg:
@@ -41,6 +41,7 @@ sinks:
     streams:
       - { from: db.public.acct, table: chaos.acct, mode: upsert }
       - { from: db.public.item, table: chaos.item, mode: upsert }
+      - { from: db.public.cased, table: chaos.cased, mode: upsert }
   log:
     iceberg:
       catalog: { sql: "sqlite:data/catalog.db" }
@@ -50,6 +51,14 @@ sinks:
     streams:
       - { from: db.public.acct, table: chaos.acct_log, mode: append }
 `
+
+// tables are the upserted tables as the lake must have them, by their name
+// there: of columns that differ in capitals only, later ones have another name.
+var tables = map[string]string{
+	"acct":  `SELECT * FROM acct`,
+	"item":  `SELECT * FROM item`,
+	"cased": `SELECT id, note, "Note" AS "Note__2", "NOTE" AS "NOTE__3" FROM cased`,
+}
 
 func newPipeline(binary, dir string) (*pipeline, error) {
 	p := &pipeline{binary: binary, dir: dir, log: &lockedBuffer{}}

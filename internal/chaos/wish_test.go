@@ -106,8 +106,8 @@ func (w *wishes) equal() map[string]bool {
 		}
 	}
 	out := map[string]bool{}
-	for _, table := range []string{"acct", "item"} {
-		want, err := judge.Postgres(w.ctx, w.pg.URL, "SELECT * FROM "+table)
+	for table, query := range tables {
+		want, err := judge.Postgres(w.ctx, w.pg.URL, query)
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -116,6 +116,9 @@ func (w *wishes) equal() map[string]bool {
 			w.Fatal(err)
 		}
 		out[table] = judge.Equal(want, got) == nil
+		if table == "cased" && !out[table] {
+			w.Errorf("table %s: %v", table, judge.Equal(want, got))
+		}
 	}
 	return out
 }
@@ -173,7 +176,8 @@ func TestWishes(t *testing.T) {
 		t.Errorf("sluice pause: %s", out)
 	}
 	w.until("it is paused", func(rows map[string]string) bool { return rows["lake db.public.item"] == "paused" })
-	w.exec("INSERT INTO item VALUES (9998, 'k1', 1)", "UPDATE acct SET name = 'on' WHERE id = 50")
+	w.exec("INSERT INTO item VALUES (9998, 'k1', 1)", "UPDATE acct SET name = 'on' WHERE id = 50",
+		`UPDATE cased SET "Note" = 'changed' WHERE id < 10`)
 	w.p.kill()
 	w.start()
 	w.until("it is still paused", func(rows map[string]string) bool { return rows["lake db.public.item"] == "paused" })

@@ -4,6 +4,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -132,6 +133,10 @@ type Found struct {
 	ID     string
 	Fields []Field
 }
+
+// ErrUnreadable is the error of a read where a destination has no way to find
+// records by that field.
+var ErrUnreadable = errors.New("the destination cannot be read")
 
 // Object is a kind of record of a destination: contacts, companies.
 type Object struct {

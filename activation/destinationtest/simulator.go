@@ -51,6 +51,7 @@ type Simulator struct {
 	login    *loginServer
 	late     sync.WaitGroup
 	ids      int
+	onCall   func(n int) // told of every call before it is carried out; nil = nobody
 }
 
 // vendor is what differs between simulators. Its methods run under the lock.
@@ -145,6 +146,9 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.requests++
+	if s.onCall != nil {
+		s.onCall(s.requests)
+	}
 	c.header.Set("X-Request-Id", "req-"+strconv.Itoa(s.requests))
 	fault := s.begin(c)
 	if fault == "delayed" {

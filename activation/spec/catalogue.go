@@ -34,7 +34,7 @@ func (d *Destination) Catalogue(ctx context.Context, path string, age time.Durat
 	if old != nil && d.now().Sub(old.At) < age && old.covers(d.objects) {
 		return old, nil
 	}
-	objects, err := d.Describe(ctx)
+	objects, err := d.Objects(ctx)
 	if err != nil {
 		return old, err
 	}

@@ -188,29 +188,27 @@ func (d *Destination) requestID(a *answer) string {
 }
 
 // observe tells the budget what an answer says about the account's quotas:
-// once per quota, with the status in the first only.
+// once per quota, with the status and a refusal in the last.
 func (d *Destination) observe(endpoint string, a *answer, v verdict) {
-	first := delivery.Answer{Endpoint: endpoint, Status: a.status, Throttled: v.do == "throttle" || v.do == "throttle_daily"}
-	if first.Throttled {
-		first.RetryAfter = v.wait
-		if v.do == "throttle_daily" && first.RetryAfter == 0 {
-			first.RetryAfter = untilMidnight(d.now())
-		}
-	}
-	told := false
+	last := delivery.Answer{Endpoint: endpoint}
 	for i := range d.spec.Limits.Headers {
-		o := first
-		if told {
-			o = delivery.Answer{Endpoint: endpoint}
+		o := delivery.Answer{Endpoint: endpoint}
+		if !d.spec.Limits.Headers[i].read(a.header, &o, d.now()) {
+			continue
 		}
-		if d.spec.Limits.Headers[i].read(a.header, &o, d.now()) {
-			d.budget.Observe(o)
-			told = true
+		if last.Quota != "" {
+			d.budget.Observe(last)
+		}
+		last = o
+	}
+	last.Status, last.Throttled = a.status, v.do == "throttle" || v.do == "throttle_daily"
+	if last.Throttled {
+		last.RetryAfter = v.wait
+		if v.do == "throttle_daily" && last.RetryAfter == 0 {
+			last.RetryAfter = untilMidnight(d.now())
 		}
 	}
-	if !told {
-		d.budget.Observe(first)
-	}
+	d.budget.Observe(last)
 }
 
 // untilMidnight is when vendors begin a new day if they do not say otherwise.

@@ -23,7 +23,7 @@ func (b *batch) mark(a *answer, r *Rows) []mark {
 		return marks // by order a missing row would shift all others
 	}
 	for i, row := range list {
-		if r.when != nil && !r.when.holds(&facts{status: a.status, operation: b.op.String(), item: row, body: a.doc}) {
+		if r.when != nil && !r.when.holds(&facts{status: a.status, operation: b.op.String(), item: row}) {
 			continue
 		}
 		at := b.locate(r, row, i)

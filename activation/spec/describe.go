@@ -9,18 +9,31 @@ import (
 	"github.com/sluice-data/sluice/activation/delivery"
 )
 
-// Describe asks the vendor for the fields of the objects in use, or of those
-// that the spec names if none is said to be in use.
-func (d *Destination) Describe(ctx context.Context) ([]delivery.Object, error) {
+// Describe asks the vendor for the fields of an object.
+func (d *Destination) Describe(ctx context.Context, object string) (delivery.Object, error) {
+	o := d.spec.Object(object)
+	if o == nil {
+		return delivery.Object{}, fmt.Errorf("%s has no object %q, known are %s", d.spec.Name, object, strings.Join(d.spec.objectNames(), ", "))
+	}
+	out, err := d.describe(ctx, object, o)
+	if err != nil {
+		return out, fmt.Errorf("describe %s: %w", object, err)
+	}
+	return out, nil
+}
+
+// Objects describes the objects in use, or those that the spec names if none
+// is said to be in use.
+func (d *Destination) Objects(ctx context.Context) ([]delivery.Object, error) {
 	names := d.objects
 	if len(names) == 0 {
 		names = d.spec.objectNames()
 	}
 	out := make([]delivery.Object, 0, len(names))
 	for _, name := range names {
-		o, err := d.describe(ctx, name, d.spec.Object(name))
+		o, err := d.Describe(ctx, name)
 		if err != nil {
-			return nil, fmt.Errorf("describe %s: %w", name, err)
+			return nil, err
 		}
 		out = append(out, o)
 	}

@@ -22,7 +22,7 @@ type Options struct {
 	Budget       delivery.Budget // nil = no limit
 	Tokens       TokenStore      // needed by oauth2_refresh
 	Sign         []string        // secrets of the Standard Webhooks signature: whsec_ and base64
-	Objects      []string        // the ones in use; Describe speaks of them
+	Objects      []string        // the ones in use; the catalogue holds them
 	Timeout      time.Duration   // of a call; 30 s unless said
 	Poll         time.Duration   // between looks at a job; 2 s unless said
 	TLS          *tls.Config     // nil = the system's roots

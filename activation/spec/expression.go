@@ -106,7 +106,7 @@ func plain(v any) any {
 		}
 		return out
 	case nil:
-		return types.NullValue
+		return types.NullValue // an expression has no other nothing
 	}
 	return v
 }

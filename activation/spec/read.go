@@ -49,7 +49,7 @@ func (d *Destination) read(ctx context.Context, lane delivery.Lane, name, match 
 	}
 	l := o.lookup(match)
 	if l == nil {
-		return nil, fmt.Errorf("read %s by %s: %s has no way to do so", name, match, d.spec.Name)
+		return nil, fmt.Errorf("read %s by %s from %s: %w", name, match, d.spec.Name, delivery.ErrUnreadable)
 	}
 	var found []delivery.Found
 	for part := range slices.Chunk(values, l.Items) {

@@ -60,7 +60,7 @@ type openSink struct {
 
 // sourceKinds is the list of sources.
 func sourceKinds() []sourceKind {
-	return []sourceKind{postgresKind()}
+	return []sourceKind{postgresKind(), filesKind()}
 }
 
 // sinkKinds is the list of sinks.

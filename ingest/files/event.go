@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sluice-data/sluice/ingest/files/root"
 	"github.com/sluice-data/sluice/record"
@@ -304,13 +305,18 @@ func (ss *session) groups(ctx context.Context) error {
 		}
 		list = append(list[:len(list):len(list)], more...)
 	}
+	said, err := ss.st.number(ctx, "groups")
+	if err != nil {
+		return err
+	}
+	all := ss.began-said > groupsAgain.Microseconds()
 	var changes []group
-	err := ss.st.tx(ctx, func(tx txn) error {
+	err = ss.st.tx(ctx, func(tx txn) error {
 		old, err := readGroups(ctx, tx, "")
 		if err != nil {
 			return err
 		}
-		changes = ss.groupChanges(old, list)
+		changes = ss.groupChanges(old, list, all)
 		for i := range changes {
 			g := &changes[i]
 			ss.seq += 2
@@ -325,6 +331,9 @@ func (ss *session) groups(ctx context.Context) error {
 		}
 		if len(changes) > 0 {
 			_, err = tx.ExecContext(ctx, putMeta, "lsn", ss.lsn)
+		}
+		if all && err == nil {
+			_, err = tx.ExecContext(ctx, putMeta, "groups", ss.began)
 		}
 		return err
 	})
@@ -344,7 +353,11 @@ type group struct {
 	pending         bool
 }
 
-func (ss *session) groupChanges(old []group, list []root.Group) []group {
+// groupsAgain is the time after which unchanged groups are said again: sinks
+// do not believe groups that they have not heard of for long.
+const groupsAgain = time.Hour
+
+func (ss *session) groupChanges(old []group, list []root.Group, all bool) []group {
 	before, now := map[string]group{}, map[string]bool{}
 	for _, g := range old {
 		before[g.name] = g
@@ -359,7 +372,7 @@ func (ss *session) groupChanges(old []group, list []root.Group) []group {
 		b, known := before[g.Name]
 		op := record.OpInsert
 		switch {
-		case known && b.live && b.members == string(members):
+		case known && b.live && b.members == string(members) && !all:
 			continue
 		case ss.loading:
 			op = record.OpRead

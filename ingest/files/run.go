@@ -147,7 +147,7 @@ func (ss *session) newEpoch(ctx context.Context, identity string, epoch int64) e
 		for _, m := range []struct {
 			name  string
 			value any
-		}{{"epoch", epoch}, {"lsn", ss.lsn}, {"token", ""}} {
+		}{{"epoch", epoch}, {"lsn", ss.lsn}, {"token", ""}, {"groups", 0}} {
 			if _, err := tx.ExecContext(ctx, putMeta, m.name, m.value); err != nil {
 				return err
 			}

@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const filesConfig = `name: library
+dir: data
+kafka: { embedded: true }
+sources:
+  docs:
+    files:
+      path: papers
+      exclude: ["*.tmp"]
+      permissions: true
+      groups: [ { name: "group:eng", members: ["user:anna"] } ]
+  copies:
+    files:
+      path: papers
+      mode: copy
+      layout: hash
+      store: { url: s3://copies/papers, embedded: true }
+sinks:
+  lake:
+    iceberg:
+      catalog: { sql: "sqlite:data/catalog.db" }
+      warehouse: s3://lake/library
+      s3: { embedded: true }
+      commit: { every: 200ms }
+    streams:
+      - { from: docs.files, table: library.files }
+      - { from: docs.permissions, table: library.permissions }
+      - { from: copies.files, table: library.copies }
+  index:
+    pgvector:
+      url: "${env:SHOP_DB_URL}"
+      commit: { every: 200ms }
+    streams:
+      - { from: docs.files }
+      - { from: docs.groups, holds: groups }
+`
+
+// A folder becomes documents that may be searched: changes, renames, deletes
+// and revoked permissions follow, and bodies above 1 MiB never pass Kafka.
+func TestFolderIsSearched(t *testing.T) {
+	w := newWorld(t, filesConfig, `SELECT 1`)
+	w.write("papers/.sluice-acl.yaml", "allow: [public]\n")
+	w.write("papers/pump.md", "# Pump\n\nThe pump of line three leaks oil near the seal.\n")
+	w.write("papers/eng/.sluice-acl.yaml", "allow: ['group:eng']\n")
+	w.write("papers/eng/secret.md", "# Turbine\n\nThe turbine blueprint is confidential.\n")
+	w.write("papers/big.txt", "The zeppelin manual.\n"+strings.Repeat("Filler line about nothing at all.\n", 40_000))
+	w.write("papers/note.tmp", "not read")
+	w.run(0, "validate")
+	w.run(0, "run", "--until-caught-up")
+
+	if out := w.run(0, "search", "leaking", "pump"); !strings.Contains(out, "pump.md") {
+		t.Errorf("everybody sees:\n%s", out)
+	}
+	if out := w.run(0, "search", "zeppelin", "manual"); !strings.Contains(out, "big.txt") {
+		t.Errorf("the big file is not found:\n%s", out)
+	}
+	if out := w.run(0, "search", "turbine", "blueprint"); strings.Contains(out, "secret.md") {
+		t.Errorf("everybody sees:\n%s", out)
+	}
+	if out := w.run(0, "search", "turbine", "blueprint", "--as", "anna"); !strings.Contains(out, "secret.md") {
+		t.Errorf("anna sees:\n%s", out)
+	}
+	for _, table := range []string{"library.files", "library.permissions", "library.copies"} {
+		want := "3 rows"
+		if table == "library.copies" {
+			want = "4 rows" // and note.tmp
+		}
+		if out := w.run(0, "inspect", table); !strings.Contains(out, want) {
+			t.Errorf("%s is\n%s", table, out)
+		}
+	}
+	objects, err := filepath.Glob(filepath.Join(w.dir, "data/s3/buckets/copies/papers/sha256/*/*"))
+	if err != nil || len(objects) != 4 {
+		t.Errorf("copies: %v, %v", objects, err)
+	}
+
+	w.write("papers/eng/.sluice-acl.yaml", "allow: ['user:bob']\n")
+	if err := os.Rename(filepath.Join(w.dir, "papers/pump.md"), filepath.Join(w.dir, "papers/renamed.md")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(w.dir, "papers/big.txt")); err != nil {
+		t.Fatal(err)
+	}
+	w.run(0, "run", "--until-caught-up")
+	if out := w.run(0, "search", "turbine", "blueprint", "--as", "anna"); strings.Contains(out, "secret.md") {
+		t.Errorf("after the permission was revoked anna sees:\n%s", out)
+	}
+	if out := w.run(0, "search", "leaking", "pump"); !strings.Contains(out, "renamed.md") || strings.Contains(out, "pump.md") {
+		t.Errorf("after the rename:\n%s", out)
+	}
+	if out := w.run(0, "search", "zeppelin", "manual"); strings.Contains(out, "big.txt") {
+		t.Errorf("after the delete:\n%s", out)
+	}
+	if out := w.run(0, "inspect", "library.files"); !strings.Contains(out, "2 rows") {
+		t.Errorf("library.files is\n%s", out)
+	}
+	if objects, _ = filepath.Glob(filepath.Join(w.dir, "data/s3/buckets/copies/papers/sha256/*/*")); len(objects) != 3 {
+		t.Errorf("copies after the delete: %v", objects)
+	}
+}

@@ -141,6 +141,7 @@ func watch(t *testing.T, url string) (stop func() (reads int)) {
 	return func() int {
 		ended.Store(true)
 		wg.Wait()
+		conn.Close(context.Background())
 		return reads
 	}
 }
@@ -162,7 +163,7 @@ func TestAFaultAtAnyStepChangesNothing(t *testing.T) {
 		for attempt := 0; ; attempt++ {
 			var calls atomic.Int64
 			at, where := int64(1+r.IntN(3)), crashSteps[attempt%len(crashSteps)]
-			if attempt > 4*len(crashSteps) {
+			if attempt > 2*len(crashSteps) {
 				at = -1
 			}
 			err := consume(context.Background(), url, rows, func(step string) error {
@@ -232,7 +233,7 @@ func TestKillsChangeNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const records = 90
+	const records = 60
 	for seed, done := uint64(1), 0; done < kills; seed++ {
 		rows := workload(seed, records)
 		want := undisturbed(t, rows)
@@ -272,6 +273,7 @@ func TestKillsChangeNothing(t *testing.T) {
 func waitForBackends(t *testing.T, url string) {
 	t.Helper()
 	conn := dial(t, url)
+	defer conn.Close(context.Background())
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		var n int
 		err := conn.QueryRow(context.Background(), `select count(*) from pg_stat_activity where datname = current_database() and application_name = 'sluice'`).Scan(&n)

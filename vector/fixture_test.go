@@ -64,12 +64,13 @@ func database(t testing.TB) string {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		shared.srv, shared.err = pgserver.Start(ctx, bin, filepath.Join(shared.dir, "pg"), "fsync=off", "max_connections=100")
+		shared.srv, shared.err = pgserver.Start(ctx, bin, filepath.Join(shared.dir, "pg"), "fsync=off", "max_connections=200")
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
 	conn := dial(t, shared.srv.URL)
+	defer conn.Close(context.Background())
 	name := fmt.Sprintf("v%d", shared.n.Add(1))
 	if _, err := conn.Exec(context.Background(), "create database "+name); err != nil {
 		t.Fatal(err)
@@ -229,6 +230,7 @@ func (f *feed) flush() record.Mark {
 func picture(t testing.TB, url string) string {
 	t.Helper()
 	conn := dial(t, url)
+	defer conn.Close(context.Background())
 	rows, err := conn.Query(context.Background(), `select d.stream, d.id, d.state, d.title, d.allow::text, d.deny::text, d.problem, encode(d.content_sha, 'hex'), encode(d.version, 'hex'),
 		coalesce((select string_agg(c.ord || ' ' || encode(c.hash, 'hex') || ' ' || c.page || ' ' || c.start_at || ' ' || c.end_at || ' ' || c.heading::text || ' ' || x.body || ' ' || e.e::text, E'\n' order by c.ord)
 			from rag.chunk c join rag.content x on x.hash = c.hash join rag.emb_1 e on e.hash = c.hash where c.doc_pk = d.pk), '')

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,12 +10,32 @@ import (
 	"github.com/sluice-data/sluice/objects"
 )
 
+// objectKeeper is the settings of a source whose records refer to objects of a store.
+type objectKeeper interface {
+	bodyStore() *s3Settings
+}
+
 // bodyRoots opens the folders that the claims of sources are below.
 type bodyRoots struct{ open []*os.Root }
 
-// of returns how the bodies of a source are read.
-func (r *bodyRoots) of(f *config.File, source string, s3 *objects.Client) (objects.Bodies, error) {
-	b := objects.Bodies{S3: s3}
+// of returns how the bodies of a source are read: from store if it is not nil, else from where the source says.
+// embedded is the address of our own store.
+func (r *bodyRoots) of(ctx context.Context, f *config.File, source string, store *s3Settings, embedded string) (objects.Bodies, error) {
+	var b objects.Bodies
+	for _, s := range f.Sources {
+		if keeper, ok := s.Settings.(objectKeeper); ok && s.Name == source && store == nil {
+			store = keeper.bodyStore()
+		}
+	}
+	if store != nil {
+		c, err := store.config(f, embedded)
+		if err != nil {
+			return b, fmt.Errorf("store of source %s: %w", source, err)
+		}
+		if b.S3, err = objects.New(ctx, c); err != nil {
+			return b, fmt.Errorf("store of source %s: %w", source, err)
+		}
+	}
 	for _, s := range f.Sources {
 		keeper, ok := s.Settings.(bodyKeeper)
 		if s.Name != source || !ok {
@@ -41,4 +62,15 @@ func (r *bodyRoots) close() error {
 	}
 	r.open = nil
 	return errors.Join(errs...)
+}
+
+// bodyStore is the store of the s3: claims of the records; nil if there are none.
+func (s *filesSettings) bodyStore() *s3Settings {
+	switch {
+	case s.Mode != "copy" && s.S3 != nil:
+		return &s.S3.s3Settings
+	case s.Store != nil:
+		return &s.Store.s3Settings
+	}
+	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sluice-data/sluice/config"
-	"github.com/sluice-data/sluice/objects"
 	"github.com/sluice-data/sluice/record"
 	"github.com/sluice-data/sluice/topic"
 	"github.com/sluice-data/sluice/vector"
@@ -41,7 +40,7 @@ type pgvectorSettings struct {
 	Embed     embedSettings    `yaml:"embed" doc:"which model makes the vectors"`
 	Chunk     chunkSettings    `yaml:"chunk" doc:"how documents are cut"`
 	IndexFrom int              `yaml:"index_from" default:"20000" doc:"vectors from which on an HNSW index is built; below 0: never"`
-	S3        *s3Settings      `yaml:"s3" doc:"the store of bodies that sources copied to S3"`
+	S3        *s3Settings      `yaml:"s3" doc:"the store of bodies that do not travel with their records; the one that the source names if empty"`
 	Commit    commitSettings   `yaml:"commit" doc:"when the offsets are stored; documents are stored at once"`
 	Callers   []callerSettings `yaml:"callers" doc:"who may ask through sluice mcp with a token"`
 }
@@ -188,22 +187,12 @@ func openPgvector(ctx context.Context, p *pipeline, s *config.Sink) (openSink, e
 	}
 	bodies := &bodyRoots{}
 	opened.close = func() error { return errors.Join(x.Close(), bodies.close()) }
-	var s3 *objects.Client
-	if settings.S3 != nil {
-		oc, err := settings.S3.config(p.file, p.s3)
-		if err != nil {
-			return opened, err
-		}
-		if s3, err = objects.New(ctx, oc); err != nil {
-			return opened, err
-		}
-	}
 	for _, stream := range s.Streams {
 		st, err := stream.Settings.(*pgvectorStream).config(p.file, stream.From)
 		if err != nil {
 			return opened, err
 		}
-		b, err := bodies.of(p.file, st.Name.Source, s3)
+		b, err := bodies.of(ctx, p.file, st.Name.Source, settings.S3, p.s3)
 		if err != nil {
 			return opened, err
 		}

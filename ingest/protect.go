@@ -228,7 +228,13 @@ func (s *protected) reject(ctx context.Context, v *version, picked *record.Batch
 		}
 		picked = protected
 	}
-	return s.p.cfg.Reject(ctx, picked, rejects)
+	if err := s.p.cfg.Reject(ctx, picked, rejects); err != nil {
+		return err
+	}
+	for i := range rejects {
+		s.progress.Refused(rejects[i].Code, 1)
+	}
+	return nil
 }
 
 // version returns what to do with batches of schema in.

@@ -167,12 +167,17 @@ type commit struct {
 func (c *commit) run(ctx context.Context) error {
 	t := c.t
 	var last error
+	begun := t.lake.now()
 	for try := range commitTries {
 		if err := t.pause(ctx, try); err != nil {
 			return errors.Join(err, last)
 		}
 		if try > 0 {
 			done, err := c.look(ctx)
+			if done {
+				t.board.Unknown.Add(1)
+				t.board.CommitTime.Observe(t.lake.now().Sub(begun).Seconds())
+			}
 			if done || err != nil && !transient(err) {
 				return err
 			}
@@ -189,6 +194,7 @@ func (c *commit) run(ctx context.Context) error {
 		tbl, err := c.attempt(ctx)
 		if err == nil {
 			t.adopt(c, tbl)
+			t.board.CommitTime.Observe(t.lake.now().Sub(begun).Seconds())
 			return nil
 		}
 		last = err
@@ -231,11 +237,13 @@ func (c *commit) look(ctx context.Context) (done bool, err error) {
 		return true, nil
 	}
 	if err := t.checkMarks(maps.Keys(c.texts)); err != nil {
+		t.board.Conflicts.Add(1)
 		return false, err
 	}
 	if snapshotID(t.tbl) == before {
 		return false, nil
 	}
+	t.board.Conflicts.Add(1)
 	// Another partition's writer or maintenance moved the table. Our rows are
 	// still true; which rows they replace must be asked again.
 	if t.index != nil && t.heldPlan != nil {
@@ -423,5 +431,8 @@ func (t *Table) report(c *commit) {
 	t.board.Files.Add(int64(len(t.done)))
 	if t.sourceUS > 0 {
 		t.board.SourceMicros.Store(t.sourceUS)
+	}
+	if t.oldestUS > 0 {
+		t.board.Freshness.Observe(float64(t.lake.now().UnixMicro()-t.oldestUS) / 1e6)
 	}
 }

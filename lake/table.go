@@ -101,6 +101,7 @@ type interval struct {
 	schema   string // newest schema written
 	mapping  string // versions of the rules that its rows have gone through
 	sourceUS int64  // newest source commit time
+	oldestUS int64  // oldest source commit time, 0 = nothing was written
 }
 
 // partInterval is the part of one Kafka partition.
@@ -234,6 +235,9 @@ func (t *Table) Write(ctx context.Context, b *record.Batch) ([]record.Reject, er
 func (t *Table) write(ctx context.Context, b *record.Batch) ([]record.Reject, error) {
 	for _, us := range b.Time {
 		t.sourceUS = max(t.sourceUS, us)
+		if t.oldestUS == 0 || us < t.oldestUS {
+			t.oldestUS = us
+		}
 	}
 	if op, ok := b.Control(); ok && op == record.OpTruncate && t.appends() {
 		marker := truncateRow(b)

@@ -51,6 +51,13 @@ type Stream struct {
 	Commits      atomic.Int64 // snapshots appended by a sink
 	CommitMicros atomic.Int64 // wall clock of the last commit, µs since 1970
 	Files        atomic.Int64 // data files written
+	Conflicts    atomic.Int64 // commits that another writer was faster than
+	Unknown      atomic.Int64 // commits that had landed though an error said otherwise
+
+	CommitTime Histogram // of a sink: from the first try of a commit until it is known to have landed
+	Freshness  Histogram // of a sink, at each commit: from the commit in the source of the oldest row in it until it is visible
+
+	reasons reasons
 
 	mu       sync.Mutex
 	state    State
@@ -109,6 +116,12 @@ type Row struct {
 	Files      int64   `json:"files,omitempty"`
 	LastCommit string  `json:"last_commit,omitempty"`
 	CommitAge  float64 `json:"last_commit_age_seconds,omitempty"`
+
+	Reasons   map[string]int64 `json:"rejected_by_reason,omitempty"` // of this process
+	Conflicts int64            `json:"commit_conflicts,omitempty"`
+	Unknown   int64            `json:"commits_unknown,omitempty"`
+
+	CommitTime, Freshness Distribution `json:"-"`
 }
 
 // Board holds all streams of a process.
@@ -159,7 +172,9 @@ func (s *Stream) row(now time.Time) Row {
 		Read: s.Read.Load(), Total: s.Total.Load(), Delivered: s.Delivered.Load(), Filtered: s.Filtered.Load(),
 		Superseded: s.Superseded.Load(), Duplicate: s.Duplicate.Load(), Rejected: s.Rejected.Load(),
 		Position: s.position, Behind: float64(s.BehindMicros.Load()) / 1e6,
-		Commits: s.Commits.Load(), Files: s.Files.Load(), LastCommit: s.commit}
+		Commits: s.Commits.Load(), Files: s.Files.Load(), LastCommit: s.commit,
+		Reasons: s.reasons.snapshot(), Conflicts: s.Conflicts.Load(), Unknown: s.Unknown.Load(),
+		CommitTime: s.CommitTime.distribution(), Freshness: s.Freshness.distribution()}
 	if at := s.CommitMicros.Load(); at > 0 {
 		r.CommitAge = float64(now.UnixMicro()-at) / 1e6
 	}

@@ -50,6 +50,16 @@ func (k *Kafka) deadLetter(who, name string, stream record.StreamName, r *kgo.Re
 	return &kgo.Record{Topic: k.cfg.Prefix + deadSuffix, Key: r.Key, Value: r.Value, Headers: h}
 }
 
+// codeOf returns why a record became a dead letter.
+func codeOf(letter *kgo.Record) string {
+	for i := range letter.Headers {
+		if letter.Headers[i].Key == deadCode {
+			return string(letter.Headers[i].Value)
+		}
+	}
+	return ""
+}
+
 // bury writes dead letters and waits until the brokers hold them: only then
 // may the offsets of their records be done (invariant 5).
 func (k *Kafka) bury(ctx context.Context, letters []*kgo.Record) error {

@@ -241,6 +241,9 @@ func (p *Publisher) rejectBig(ctx context.Context, o *outlet, r *kgo.Record, siz
 		return err
 	}
 	o.count(0, 1)
+	if o.stats != nil {
+		o.stats.Refused(codeTooLarge, 1)
+	}
 	return nil
 }
 

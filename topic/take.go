@@ -231,6 +231,9 @@ func (l *lane) hand(ctx context.Context, r *run) error {
 	if err := l.c.k.bury(l.c.work, r.letters); err != nil {
 		return err
 	}
+	for _, letter := range r.letters {
+		l.stats.Refused(codeOf(letter), 1)
+	}
 	p := r.p
 	if p.next != r.next && !l.dirty {
 		l.dirty, l.since = true, time.Now()

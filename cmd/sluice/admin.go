@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -138,24 +139,30 @@ var boardDescs = []metric{
 	sourceMetric("records_read_total", "Records read from the source.", counter, func(r progress.Row) float64 { return float64(r.Read) }),
 	sourceMetric("records_published_total", "Records that the brokers hold.", counter, func(r progress.Row) float64 { return float64(r.Delivered) }),
 	sourceMetric("source_records_filtered_total", "Records that protect rules filtered away.", counter, func(r progress.Row) float64 { return float64(r.Filtered) }),
-	sourceMetric("source_records_rejected_total", "Records that protect rules refused.", counter, func(r progress.Row) float64 { return float64(r.Rejected) }),
 	sourceMetric("source_lag_seconds", "From the commit in the source to now, 0 when caught up.", gauge, func(r progress.Row) float64 { return r.Behind }),
 	sinkMetric("records_mapped_total", "Records taken from the topic and through the shape rules.", counter, func(r progress.Row) float64 { return float64(r.Read) }),
 	sinkMetric("records_delivered_total", "Records written by the sink.", counter, func(r progress.Row) float64 { return float64(r.Delivered) }),
 	sinkMetric("records_filtered_total", "Records that shape rules filtered away.", counter, func(r progress.Row) float64 { return float64(r.Filtered) }),
 	sinkMetric("records_superseded_total", "Records made moot by a newer one of their key.", counter, func(r progress.Row) float64 { return float64(r.Superseded) }),
 	sinkMetric("records_duplicate_total", "Records that had been applied before.", counter, func(r progress.Row) float64 { return float64(r.Duplicate) }),
-	sinkMetric("records_rejected_total", "Records on the dead-letter topic.", counter, func(r progress.Row) float64 { return float64(r.Rejected) }),
-	sinkMetric("e2e_freshness_seconds", "From the commit in the source to visible in the sink, 0 when caught up.", gauge, func(r progress.Row) float64 { return r.Behind }),
+	sinkMetric("sink_lag_seconds", "From the commit in the source of the newest row done to now, 0 when caught up.", gauge, func(r progress.Row) float64 { return r.Behind }),
 	sinkMetric("commits_total", "Commits of the sink, such as snapshots of a table.", counter, func(r progress.Row) float64 { return float64(r.Commits) }),
 	sinkMetric("files_written_total", "Data files that the sink has written.", counter, func(r progress.Row) float64 { return float64(r.Files) }),
+	sinkMetric("iceberg_commit_conflicts_total", "Commits that another writer was faster than.", counter, func(r progress.Row) float64 { return float64(r.Conflicts) }),
+	sinkMetric("iceberg_commit_unknown_total", "Commits that had landed though an error said otherwise.", counter, func(r progress.Row) float64 { return float64(r.Unknown) }),
 	sinkMetric("last_commit_age_seconds", "Since the last commit of the sink.", gauge, func(r progress.Row) float64 { return r.CommitAge }),
 }
 
 var (
 	stateDesc   = desc("stream_state", "1 for the state that a stream is in.", "side", "name", "stream", "state")
 	blockedDesc = desc("protect_blocked_streams", "Streams of sources that are parked or failed.")
-	buildDesc   = desc("build_info", "1; the labels say what runs.", "version", "revision", "go")
+	// Counted since the process began, unlike the other records, which the sinks count for good.
+	rejectedDesc       = desc("records_rejected_total", "Records that became dead letters.", "sink", "stream", "reason")
+	sourceRejectedDesc = desc("source_records_rejected_total", "Records that became dead letters before they reached their topic.", "stream", "reason")
+	commitDesc         = desc("iceberg_commit_duration_seconds", "From the first try of a commit until it is known to have landed.", "sink", "stream")
+	freshnessDesc      = desc("e2e_freshness_seconds", "At each commit: from the commit in the source of the oldest row in it until it is visible.", "sink", "stream")
+
+	buildDesc = desc("build_info", "1; the labels say what runs.", "version", "revision", "go")
 )
 
 // Describe sends what Collect can send.
@@ -163,9 +170,9 @@ func (m *boardMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range boardDescs {
 		out <- d.desc
 	}
-	out <- stateDesc
-	out <- blockedDesc
-	out <- buildDesc
+	for _, d := range []*prometheus.Desc{stateDesc, blockedDesc, rejectedDesc, sourceRejectedDesc, commitDesc, freshnessDesc, buildDesc} {
+		out <- d
+	}
 }
 
 // Collect sends the board as it is now.
@@ -183,9 +190,37 @@ func (m *boardMetrics) Collect(out chan<- prometheus.Metric) {
 				out <- prometheus.MustNewConstMetric(d.desc, d.kind, d.value(r), labels...)
 			}
 		}
+		collectMore(out, r, labels)
 		out <- prometheus.MustNewConstMetric(stateDesc, gauge, 1, string(r.Side), r.Owner, r.Stream, string(r.State))
 	}
 	out <- prometheus.MustNewConstMetric(blockedDesc, gauge, float64(blocked))
 	b := thisBuild()
 	out <- prometheus.MustNewConstMetric(buildDesc, gauge, 1, b.Version, b.Revision, b.Go)
+}
+
+// collectMore sends what has buckets or a label of its own.
+func collectMore(out chan<- prometheus.Metric, r progress.Row, labels []string) {
+	rejected := rejectedDesc
+	if r.Side == progress.Source {
+		rejected = sourceRejectedDesc
+	}
+	for reason, n := range r.Reasons {
+		out <- prometheus.MustNewConstMetric(rejected, counter, float64(n), append(slices.Clone(labels), reason)...)
+	}
+	if r.Side == progress.Source {
+		return
+	}
+	for _, h := range []struct {
+		desc *prometheus.Desc
+		d    progress.Distribution
+	}{{commitDesc, r.CommitTime}, {freshnessDesc, r.Freshness}} {
+		if h.d.Count == 0 {
+			continue
+		}
+		buckets := make(map[float64]uint64, len(progress.Bounds))
+		for i, b := range progress.Bounds {
+			buckets[b] = uint64(h.d.Buckets[i])
+		}
+		out <- prometheus.MustNewConstHistogram(h.desc, uint64(h.d.Count), h.d.Sum, buckets, labels...)
+	}
 }

@@ -274,6 +274,11 @@ func get(t *testing.T, url string) (int, string) {
 
 func TestAdmin(t *testing.T) {
 	b := testBoard()
+	orders := b.Stream(progress.Sink, "lake", "shop-db.public.orders")
+	orders.Refused("missing_key", 3)
+	orders.Freshness.Observe(2)
+	orders.CommitTime.Observe(0.2)
+	orders.Conflicts.Add(2)
 	a, err := startAdmin("127.0.0.1:0", func() report { return report{Name: "shop", Streams: b.Rows(time.Now())} }, b)
 	if err != nil {
 		t.Fatal(err)
@@ -296,9 +301,35 @@ func TestAdmin(t *testing.T) {
 	_, body := get(t, base+"/metrics")
 	for _, want := range []string{`sluice_records_read_total{stream="shop-db.public.orders"} 50000`, "sluice_protect_blocked_streams 1",
 		`sluice_records_delivered_total{sink="lake",stream="shop-db.public.orders"} 8.120409e+07`,
-		`sluice_e2e_freshness_seconds{sink="lake",stream="shop-db.public.orders"} 4`, "sluice_build_info{"} {
+		`sluice_sink_lag_seconds{sink="lake",stream="shop-db.public.orders"} 4`, "sluice_build_info{",
+		`sluice_records_rejected_total{reason="missing_key",sink="lake",stream="shop-db.public.orders"} 3`,
+		`sluice_e2e_freshness_seconds_bucket{sink="lake",stream="shop-db.public.orders",le="2.5"} 1`,
+		`sluice_iceberg_commit_duration_seconds_count{sink="lake",stream="shop-db.public.orders"} 1`,
+		`sluice_iceberg_commit_conflicts_total{sink="lake",stream="shop-db.public.orders"} 2`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("metrics miss %s:\n%s", want, body)
+		}
+	}
+	// Who changes something must say so in a way that no web page can.
+	for _, c := range []struct {
+		control bool
+		header  string
+		code    int
+	}{{false, "1", 503}, {true, "", 403}, {true, "1", 200}} {
+		if c.control {
+			a.control.Store(newControl(t.TempDir(), b, slog.New(slog.DiscardHandler)))
+		}
+		req, _ := http.NewRequest(http.MethodPost, base+"/control/pause?stream=shop-db.public.orders", nil)
+		if c.header != "" {
+			req.Header.Set(controlHeader, c.header)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != c.code {
+			t.Errorf("%+v: %s", c, resp.Status)
 		}
 	}
 	req, _ := http.NewRequest(http.MethodGet, base+"/status", nil)

@@ -124,7 +124,7 @@ func (c Config) Fingerprint() [32]byte {
 // the order of the text. The Config must be valid.
 func Split(doc *parse.Document, cfg Config) []Chunk {
 	cfg = cfg.WithDefaults()
-	s := splitter{doc: doc, cfg: cfg, count: counterOf(cfg.Encoding)}
+	s := splitter{doc: doc, cfg: cfg, count: newTally(counterOf(cfg.Encoding))}
 	if cfg.Splitter == Structure {
 		s.structure()
 	} else {
@@ -137,7 +137,7 @@ func Split(doc *parse.Document, cfg Config) []Chunk {
 type splitter struct {
 	doc   *parse.Document
 	cfg   Config
-	count counter
+	count *tally
 	atoms []atom
 	tree  cutTree
 	short map[string]string // joined titles, inside of their limit

@@ -25,7 +25,7 @@ type piece struct {
 }
 
 type recursion struct {
-	count       counter
+	count       *tally
 	max         int
 	overlap     int
 	keep        bool // separators stay, at the beginning of what follows

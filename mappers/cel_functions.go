@@ -1,11 +1,11 @@
 package mappers
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
-	"strings"
 
 	"cel.dev/cel-go/common/operators"
 )
@@ -242,7 +242,7 @@ func comparisons() []celFunction {
 		}
 		for _, k := range []valueKind{vText, vBytes} {
 			all = append(all, simple(name, false, vBool, testOf(textsOf, textsOf, func(a, b []byte) bool {
-				return res[strings.Compare(string(a), string(b))+1]
+				return res[bytes.Compare(a, b)+1]
 			}), k, k))
 		}
 		all = append(all, simple(name, false, vBool, compared(floatsOf, floatsOf, cmpFloat, res), vFloat, vFloat),

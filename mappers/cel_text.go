@@ -162,6 +162,8 @@ func conversions() []celFunction {
 		parsed("int", record.Int64, vInt, at64), parsed("timestamp", record.TimestampTZ, vStamp, at64), parsed("datetime", record.Timestamp, vDateTime, at64),
 		parsed("time", record.Time, vTime, at64), parsed("date", record.Date, vDate, func(v *record.Vector) int64 { return int64(v.Int32At(0)) }),
 		simple("int", false, vInt, oneOf(floatsOf, intsOf, func(a float64) (int64, bool) { return int64(a), a > -1<<63 && a < 1<<63 }), vFloat),
+		simple("int", false, vInt, oneOf(intsOf, intsOf, func(a int64) (int64, bool) { return a, true }), vInt),
+		simple("double", false, vFloat, oneOf(floatsOf, floatsOf, func(a float64) (float64, bool) { return a, true }), vFloat),
 		simple("double", false, vFloat, oneOf(intsOf, floatsOf, func(a int64) (float64, bool) { return float64(a), true }), vInt),
 		simple("double", false, vFloat, oneOf(textsOf, floatsOf, func(a []byte) (float64, bool) {
 			if _, ok := appendNumber(nil, a); !ok {

@@ -35,6 +35,7 @@ type Scope struct {
 	Phase  Phase
 	Keys   Keys                        // nil: no rule may need a key
 	Tables Tables                      // nil: no rule may look up
+	People Subjects                    // nil: no rule may have a key per person
 	Tags   func(field string) []string // tags that the configuration gives to fields, beside those of the schema; may be nil
 }
 
@@ -54,6 +55,7 @@ func (s Scope) Compile(rules []Rule, in *record.Schema) (*Chain, error) {
 		b.slots = append(b.slots, f)
 		b.cols = append(b.cols, column{field: f, slot: i})
 	}
+	b.given = len(b.slots)
 	checker := checker{phase: s.Phase}
 	checker.rules(rules)
 	b.errs = checker.errs
@@ -145,6 +147,7 @@ type builder struct {
 	stream string
 	rules  []Rule
 	slots  []record.Field
+	given  int // how many of them the stream has
 	cols   []column
 	plan   []planned
 	copies map[int]int // slots whose values a rule has copied elsewhere, and that rule

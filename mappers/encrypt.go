@@ -93,6 +93,10 @@ func (b *builder) encrypt(e *Encrypt) {
 	}
 	in := f
 	out := record.Field{Name: f.Name + e.Suffix, Kind: record.Text, Nullable: f.Nullable, Key: f.Key}
+	if e.Per != "" {
+		b.encryptPer(e, m, i, out, domain)
+		return
+	}
 	b.replace(i, out, perRun(func() kernel {
 		s := &sealer{field: &in, head: []byte(head), bound: []byte(head + domain), same: m.same, box: m.box(key)}
 		return s.cells

@@ -1,6 +1,7 @@
 package mappers
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -95,8 +96,17 @@ func (e *extractor) cell(dst *record.Vector, doc []byte) (code, reason string) {
 	case e.to.Kind == record.JSON:
 		dst.AppendData(raw)
 		return "", ""
+	case raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0:
+		e.text = append(e.text[:0], raw[1:len(raw)-1]...)
 	case raw[0] == '"':
 		e.text = append(e.text[:0], unquoted(raw)...)
+	case raw[0] == 't' || raw[0] == 'f':
+		e.text = append(e.text[:0], raw...)
+	case raw[0] != '{' && raw[0] != '[':
+		var ok bool
+		if e.text, ok = appendNumber(e.text[:0], raw); !ok {
+			return codeCast, "the number has too many digits"
+		}
 	default:
 		var ok bool
 		if e.text, ok = appendJSON(e.text[:0], raw); !ok {
@@ -126,7 +136,7 @@ func (n *nested) find(i int, path []segment) []byte {
 		hit := isList && path[0].picks(k)
 		if !isList {
 			end := n.skip(i)
-			hit = path[0].fits(unquoted(n.doc[i:end]))
+			hit = path[0].fitsQuoted(n.doc[i:end])
 			i = n.space(n.space(end) + 1)
 		}
 		if hit {
@@ -224,7 +234,7 @@ func (s *inserter) cell(dst *record.Vector, in []*record.Vector, i int) bool {
 	if s.text, ok = appendJSONCell(s.text[:0], &s.value, in[1], i); !ok {
 		return false
 	}
-	s.doc, s.out, s.blocked = []byte("null"), s.out[:0], false
+	s.doc, s.out, s.blocked = nullDocument, s.out[:0], false
 	if in[0].State[i] == record.Present {
 		s.doc = in[0].Value(i)
 	}
@@ -238,6 +248,8 @@ func (s *inserter) cell(dst *record.Vector, in []*record.Vector, i int) bool {
 	dst.AppendData(s.out)
 	return true
 }
+
+var nullDocument = []byte("null")
 
 // put writes the value at offset i with s.text at its path.
 func (s *inserter) put(i int, path []segment) {
@@ -259,7 +271,7 @@ func (s *inserter) put(i int, path []segment) {
 		name := s.doc[i:end]
 		i = s.space(s.space(end) + 1)
 		end = s.skip(i)
-		if hit := path[0].fits(unquoted(name)); !hit || !done {
+		if hit := path[0].fitsQuoted(name); !hit || !done {
 			if len(s.out) > start {
 				s.out = append(s.out, ',')
 			}

@@ -15,6 +15,8 @@ func (r *Rule) Names() []string {
 		return []string{r.Hash.Field, r.Hash.SaltField}
 	case r.Hash != nil:
 		return []string{r.Hash.Field}
+	case r.Encrypt != nil && r.Encrypt.Per != "":
+		return []string{r.Encrypt.Field, r.Encrypt.Per}
 	case r.Encrypt != nil:
 		return []string{r.Encrypt.Field}
 	case r.Tokenize != nil:

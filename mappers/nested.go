@@ -149,10 +149,7 @@ func (n *nested) object(i int, path []segment) int {
 	for n.doc[i] != '}' {
 		end := n.skip(i)
 		name := n.doc[i:end]
-		hit := string(name[1:len(name)-1]) == path[0].name
-		if !hit && (path[0].glob || bytes.IndexByte(name, '\\') >= 0) {
-			hit = path[0].fits(unquoted(name))
-		}
+		hit := path[0].fitsQuoted(name)
 		i = n.space(n.space(end) + 1) // over the colon
 		if hit && len(path) == 1 && n.kernel == nil {
 			i = n.skip(i)

@@ -1,6 +1,7 @@
 package mappers
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +29,14 @@ const (
 // fits reports whether s leads to the member called name.
 func (s *segment) fits(name string) bool {
 	return s.index == noIndex && (s.name == name || s.glob && matches(s.name, name))
+}
+
+// fitsQuoted is fits for a name as it stands in a document.
+func (s *segment) fitsQuoted(raw []byte) bool {
+	if s.glob || bytes.IndexByte(raw, '\\') >= 0 {
+		return s.fits(unquoted(raw))
+	}
+	return s.index == noIndex && string(raw[1:len(raw)-1]) == s.name
 }
 
 // picks reports whether s leads to element i.

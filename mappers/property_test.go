@@ -1,8 +1,10 @@
 package mappers
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -128,12 +130,69 @@ var conditions = []string{
 	"k_time < '12:00'", "k_timestamp = 'infinity'", "true", "code <> ''",
 }
 
+var celConditions = []string{
+	"k_text == 'paid'", "k_int16 > 0 && k_int64 <= 10", "!(k_bool || k_decimal >= 0.005)", "k_date == date('2024-02-29') || k_text.startsWith('a')",
+	"k_int64 / k_int16 > 1", "k_json == null", "id in [1, 2, 3]", "k_float64 > 1e10 || double(k_float32) == 1.5", "k_text.matches('[a-m]+')",
+	"k_timestamptz > timestamp('1970-01-01')", "int(k_text) > 3 || k_bool",
+}
+
+var expressions = []string{
+	"k_text + string(k_int64)", "k_int64 * 2 + k_int32", "k_decimal * k_decimal - k_int16", "k_bool ? k_text : null", "coalesce(k_text, code)",
+	"k_timestamptz + duration('24h')", "k_timestamp - duration('1ms')", "string(k_timestamp) + string(k_date) + string(k_time)", "date(k_timestamptz)",
+	"k_text.substring(1)", "k_text.replace('a', 'bb').upperAscii().trim()", "k_text.size() + k_bytes.size()", "k_float64 / double(k_float32)",
+	"int(k_float64) % k_int32", "k_date.getDayOfYear() + k_timestamptz.getHours()", "-k_decimal + 1.5", "int(k_decimal)",
+	"double(k_decimal) * 2.0", "k_enum == k_text && k_uuid != ''", "k_json == null || k_array != null", "k_decimal > 5 ? 1 : 0", "id + 1",
+}
+
+var testTables = tables{"t.csv": func() *Table {
+	t, err := ParseTable(strings.NewReader("k,v\n1,one\npaid,yes\n"))
+	if err != nil {
+		panic(err)
+	}
+	return t
+}()}
+
+func testScope(phase Phase) Scope { return Scope{Phase: phase, Keys: testRing, Tables: testTables} }
+
 var castTargets = []string{"text", "bool", "int16", "int32", "int64", "float32", "float64", "decimal(12,3)", "decimaltext", "date", "time", "timestamp", "timestamptz", "uuid", "json", "bytes"}
 
 // drawRule draws a rule for a schema; many do not fit and fail to compile, which is fine.
 func drawRule(t *rapid.T, s *record.Schema) Rule {
 	name := s.Fields[rapid.IntRange(0, len(s.Fields)-1).Draw(t, "field")].Name
-	switch rapid.IntRange(0, 12).Draw(t, "rule") {
+	switch rapid.IntRange(0, 20).Draw(t, "rule") {
+	case 13, 14:
+		return Rule{Derive: &Derive{Field: "derived", CEL: rapid.SampledFrom(expressions).Draw(t, "cel")}}
+	case 15:
+		return Rule{Filter: &Filter{CEL: rapid.SampledFrom(celConditions).Draw(t, "cel")}}
+	case 16:
+		if rapid.Bool().Draw(t, "pseudonym") {
+			return Rule{Pseudonym: &Pseudonym{Field: name, Key: ref("k"), Prefix: "p_"}}
+		}
+		return Rule{Tokenize: &Tokenize{Field: rapid.SampledFrom([]string{name, "k_json.a", "k_array[*]", "k_array[1]"}).Draw(t, "token"), Key: ref("k"), Keep: rapid.IntRange(0, 3).Draw(t, "keep")}}
+	case 17:
+		path := rapid.SampledFrom([]string{"k_json.a", "k_json.a[1]", "k_json.a.a", "k_json.b"}).Draw(t, "path")
+		switch rapid.IntRange(0, 3).Draw(t, "document") {
+		case 0:
+			return Rule{JSONExtract: &JSONExtract{From: path, Field: "extracted", Type: rapid.SampledFrom(castTargets).Draw(t, "to")}}
+		case 1:
+			return Rule{Move: &Move{From: path, To: "moved", Type: rapid.SampledFrom(castTargets).Draw(t, "to")}}
+		case 2:
+			return Rule{Move: &Move{From: name, To: "k_json.x.y"}}
+		}
+		return Rule{Flatten: &Flatten{Field: "k_json", Fields: map[string]string{"a": "json", "b": "decimal(9,2)"}, Keep: rapid.Bool().Draw(t, "keep")}}
+	case 18:
+		return Rule{Nest: &Nest{Field: "nested", Fields: []string{name, "k_text"}}}
+	case 19:
+		s := &Split{Field: name, Separator: rapid.SampledFrom([]string{"a", " ", "@"}).Draw(t, "separator"), Keep: rapid.Bool().Draw(t, "keep")}
+		if rapid.Bool().Draw(t, "into") {
+			s.Into = []string{"part1", "part2"}
+		}
+		return Rule{Split: s}
+	case 20:
+		if rapid.Bool().Draw(t, "lookup") {
+			return Rule{Lookup: &Lookup{Field: "found", From: name, File: "t.csv", Key: "k", Value: "v", Missing: rapid.SampledFrom([]string{"null", "reject", "default"}).Draw(t, "missing")}}
+		}
+		return Rule{Hash: &Hash{Field: rapid.SampledFrom([]string{name, "k_array[*]", "k_array[0]", "type:text", "k_json.*"}).Draw(t, "selector"), Method: "sha256", SaltField: rapid.SampledFrom([]string{"", "id", "k_int16"}).Draw(t, "salt")}}
 	case 12:
 		return Rule{Hash: &Hash{Field: rapid.SampledFrom([]string{"k_json.a", "k_json.a.a", "k_json.b"}).Draw(t, "path"), Method: "md5",
 			Normalize: rapid.SampledFrom([]string{"", "phone"}).Draw(t, "normalize")}}
@@ -170,13 +229,13 @@ func drawRule(t *rapid.T, s *record.Schema) Rule {
 // drawChain compiles rules one by one and leaves out those that do not fit.
 func drawChain(t *rapid.T, s *record.Schema, phase Phase) *Chain {
 	var rules []Rule
-	c, err := Compile(nil, s, testRing, phase)
+	c, err := testScope(phase).Compile(nil, s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range rapid.IntRange(1, 6).Draw(t, "rules") {
 		r := drawRule(t, c.Out())
-		if next, err := Compile(append(slices.Clone(rules), r), s, testRing, phase); err == nil {
+		if next, err := testScope(phase).Compile(append(slices.Clone(rules), r), s); err == nil {
 			rules, c = append(rules, r), next
 		}
 	}
@@ -268,6 +327,17 @@ func TestProperties(t *testing.T) {
 			if fmt.Sprint(whole) != fmt.Sprint(parts) {
 				t.Fatalf("one batch:\n%v\ncut at %d:\n%v", whole, cut, parts)
 			}
+			single := map[uint64]string{}
+			for i := range n {
+				rows, err := outcome(c, slice(b, i, i+1))
+				if err != nil {
+					t.Fatal(err)
+				}
+				maps.Copy(single, rows)
+			}
+			if fmt.Sprint(whole) != fmt.Sprint(single) {
+				t.Fatalf("column by column:\n%v\nrow by row:\n%v", whole, single)
+			}
 		}
 	})
 }
@@ -325,4 +395,72 @@ func FuzzCondition(f *testing.F) {
 			}
 		}
 	})
+}
+
+func FuzzExpression(f *testing.F) {
+	for _, e := range slices.Concat(expressions, celConditions) {
+		f.Add(e)
+	}
+	f.Add("[1,2].map(x, x)[0]")
+	f.Add("code in [code in ['a', null], 'b']")
+	f.Fuzz(func(t *testing.T, text string) {
+		err := Check([]Rule{{Derive: &Derive{Field: "d", CEL: text}}}, Shape, nil)
+		c, err2 := Compile([]Rule{{Derive: &Derive{Field: "d", CEL: text}}}, everyKind, nil, Shape)
+		if err != nil && err2 == nil {
+			t.Fatalf("Check refuses what Compile takes: %v", err)
+		}
+		for _, e := range []error{err, err2} {
+			if list := (Errors)(nil); errors.As(e, &list) && (list[0].Offset < 0 || list[0].Offset > len(text)) {
+				t.Fatalf("offset %d outside of the expression", list[0].Offset)
+			}
+		}
+		if c == nil {
+			return
+		}
+		row := "insert | 1" + strings.Repeat(", "+null, len(everyKind.Fields)-1)
+		out, _, _, err := c.Apply(batchOf(t, everyKind, row))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(out); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzPath(f *testing.F) {
+	f.Add("a.b[0]", `{"a":{"b":[1,"x"]}}`)
+	f.Add(`"a.b".*[*]`, `{"a.b":{"c":[{}]}}`)
+	f.Add("a[1].b", `[[],[[{"b":null}]]]`)
+	s := schemaOf("id int64 key, d json")
+	f.Fuzz(func(t *testing.T, path, doc string) {
+		for _, r := range []Rule{{Hash: &Hash{Field: "d." + path, Method: "md5"}}, {Drop: &Drop{Fields: []string{"d." + path}}},
+			{JSONExtract: &JSONExtract{From: "d." + path, Field: "x"}}, {Move: &Move{From: "d." + path, To: "x", Type: "json"}}} {
+			c, err := Compile([]Rule{r}, s, testRing, Shape)
+			if err != nil {
+				continue
+			}
+			b := record.NewBatch(s, nil)
+			b.Ops, b.Pos, b.Time = []record.Op{record.OpInsert}, make([]record.Position, 1), make([]int64, 1)
+			b.After[0].AppendInt64(1)
+			b.After[1].AppendData([]byte(doc))
+			out, _, _, err := c.Apply(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out != nil && out.Schema.Index("d") >= 0 && !json.Valid(out.After[out.Schema.Index("d")].Value(0)) {
+				t.Fatalf("%s made %q no JSON", c.plan[0].kind, doc)
+			}
+		}
+	})
+}
+
+// TestDrawnExpressions: what the properties draw is what the checker takes.
+func TestDrawnExpressions(t *testing.T) {
+	for _, e := range expressions {
+		mustCompile(t, everyKind, Shape, Rule{Derive: &Derive{Field: "d", CEL: e}})
+	}
+	for _, e := range celConditions {
+		mustCompile(t, everyKind, Shape, Rule{Filter: &Filter{CEL: e}})
+	}
 }

@@ -72,6 +72,7 @@ type Encrypt struct {
 	Key    keys.Ref `yaml:"key" required:"true" doc:"Reference to the secret key or key ring: 32 bytes for aes-gcm, 32, 48 or 64 for aes-siv, 16, 24 or 32 for aes-cbc and aes-ctr; for rsa-oaep and rsa-hybrid the public key as PEM or as hexadecimal DER."`
 	Domain string   `yaml:"domain" doc:"The place a ciphertext is bound to; the default is stream and field. Fields of one domain can be joined."`
 	Suffix string   `yaml:"suffix" doc:"Appended to the field's name; empty keeps the name."`
+	Per    string   `yaml:"per" doc:"A field that names a person: each has a key of their own, which sluice erase destroys. The key of the rule then wraps those; only with aes-gcm and aes-siv."`
 }
 
 // Mask hides most of a text.

@@ -92,13 +92,9 @@ func (ss *session) look(ctx context.Context) (full bool, token string, err error
 		case err != nil:
 			return false, "", err
 		default:
-			return false, next, errors.Join(ss.remove(ctx, gone), ss.list(ctx, func(yield func(root.Entry, error) bool) {
-				for _, e := range changed {
-					if !yield(e, nil) {
-						return
-					}
-				}
-			}))
+			if ok, err := ss.follow(ctx, changed, gone); err != nil || ok {
+				return false, next, err
+			}
 		}
 	}
 	// What changes while the listing runs comes again with the next changes.
@@ -106,6 +102,28 @@ func (ss *session) look(ctx context.Context) (full bool, token string, err error
 		return false, "", err
 	}
 	return true, token, ss.list(ctx, ss.root.List(ctx))
+}
+
+// follow fills listed and removed from changes. It reports false, and undoes
+// that, if a change takes the path of a file that nothing was said about: then
+// only a full listing can tell which is which.
+func (ss *session) follow(ctx context.Context, changed []root.Entry, gone []string) (bool, error) {
+	err := errors.Join(ss.remove(ctx, gone), ss.list(ctx, func(yield func(root.Entry, error) bool) {
+		for _, e := range changed {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}))
+	if err != nil {
+		return false, err
+	}
+	clash, err := ss.st.count(ctx, `SELECT count(*) FROM listed l JOIN file f ON f.path = l.path WHERE f.live AND f.id <> l.id
+		AND f.id NOT IN (SELECT id FROM removed) AND f.id NOT IN (SELECT id FROM listed)`)
+	if err != nil || clash == 0 {
+		return err == nil, err
+	}
+	return false, errors.Join(ss.st.exec(ctx, `DELETE FROM listed`), ss.st.exec(ctx, `DELETE FROM removed`))
 }
 
 func (ss *session) remove(ctx context.Context, ids []string) error {

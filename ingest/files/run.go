@@ -257,6 +257,8 @@ func (ss *session) complete(ctx context.Context) error {
 		if err := ss.settle(ctx); err != nil {
 			return err
 		}
+	} else if err := ss.emptyTrash(ctx); err != nil { // a crash after the last settle left it
+		return err
 	}
 	if ss.loading {
 		if err := ss.control(ctx, record.OpBackfillEnd); err != nil {

@@ -201,7 +201,7 @@ func (l *lane) fail(err error) {
 	if errors.Is(err, errStopping) {
 		return
 	}
-	if park := (*parkError)(nil); errors.As(err, &park) {
+	if park := parked(err); park != nil {
 		l.park(park.note)
 		return
 	}

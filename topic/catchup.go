@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -25,6 +26,7 @@ func (c *Consumer) CatchUp(ctx context.Context) error {
 		c.lanes[name].wake()
 	}
 	var others kadm.OffsetResponses
+	say := time.Now().Add(catchUpPatience)
 	for next := time.Now(); ; {
 		behind, foreign, err := c.behind(targets, others)
 		if err != nil {
@@ -39,10 +41,43 @@ func (c *Consumer) CatchUp(ctx context.Context) error {
 			}
 			next = time.Now().Add(time.Second)
 		}
+		if time.Now().After(say) {
+			c.cfg.Logger.Info("not caught up yet", "sink", c.cfg.Name, "waits_for", c.waitsFor(targets, others))
+			say = time.Now().Add(2 * catchUpPatience)
+		}
 		if !sleep(ctx, 20*time.Millisecond) {
 			return ctx.Err()
 		}
 	}
+}
+
+// catchUpPatience is after how long CatchUp says what it waits for.
+const catchUpPatience = 5 * time.Second
+
+// waitsFor names the partitions that have not reached their targets, at most a few.
+func (c *Consumer) waitsFor(targets map[string]map[int32]int64, others kadm.OffsetResponses) string {
+	var lines []string
+	for _, name := range c.names {
+		l := c.lanes[name]
+		l.mu.Lock()
+		for _, n := range slices.Sorted(maps.Keys(targets[name])) {
+			want, at, whose := targets[name][n], l.durable[n], ""
+			if o, ok := others.Lookup(name, n); ok && !l.ours[n] {
+				at, whose = o.At, ", with another process"
+			} else if !l.ours[n] {
+				whose = ", not assigned yet"
+			}
+			if at < want {
+				lines = append(lines, fmt.Sprintf("%s partition %d at offset %d of %d%s", l.stream.Name, n, max(at, 0), want, whose))
+			}
+		}
+		l.mu.Unlock()
+	}
+	const most = 5
+	if len(lines) > most {
+		lines = append(lines[:most], fmt.Sprintf("and %d more", len(lines)-most))
+	}
+	return strings.Join(lines, "; ")
 }
 
 // targets returns the ends of the topics' partitions that are not empty.

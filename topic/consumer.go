@@ -62,6 +62,8 @@ type Consumer struct {
 	commits  commits
 	stopping chan struct{}
 
+	retentionLook time.Duration
+
 	mu       sync.Mutex
 	assigned bool
 }
@@ -89,7 +91,7 @@ func (k *Kafka) Consume(ctx context.Context, cfg ConsumerConfig) (*Consumer, err
 	if cfg.Logger == nil {
 		cfg.Logger = k.cfg.Logger
 	}
-	c := &Consumer{k: k, cfg: cfg, group: k.cfg.Prefix + "." + cfg.Name, lanes: map[string]*lane{}, stopping: make(chan struct{})}
+	c := &Consumer{k: k, cfg: cfg, group: k.cfg.Prefix + "." + cfg.Name, lanes: map[string]*lane{}, stopping: make(chan struct{}), retentionLook: retentionLook}
 	for _, s := range cfg.Streams {
 		name, err := TopicName(k.cfg.Prefix, s.Name)
 		if err != nil {
@@ -121,6 +123,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	rest.Go(func() { c.watchTopics(ctx) })
 	rest.Go(func() { c.commits.run(ctx, c) })
+	rest.Go(func() { c.watchRetention(ctx) })
 	<-ctx.Done()
 	drain := time.AfterFunc(c.cfg.Drain, stop)
 	defer drain.Stop()
@@ -155,7 +158,9 @@ func (c *Consumer) join() error {
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(c.cfg.Session),
 		kgo.HeartbeatInterval(min(3*time.Second, c.cfg.Session/4)),
-		kgo.RebalanceTimeout(max(60*time.Second, 2*c.cfg.Drain)),
+		// A member that was killed while the group changes is waited for so long:
+		// no longer than a living one may take for its last flush.
+		kgo.RebalanceTimeout(c.cfg.Drain + c.cfg.Session),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) { c.gained(parts) }),

@@ -126,9 +126,11 @@ func clusterID(path string) (string, error) {
 	return id, os.WriteFile(path, []byte(id+"\n"), 0o600)
 }
 
-// capSize removes the oldest half of the largest data topics while the log is
-// above its cap: the sinks that have not read it park and need a backfill,
-// instead of everything standing still on a full disk.
+// capSize makes room when the log is above its cap: it removes what every
+// consumer group of a topic has done with, however young. If there is nothing
+// of the kind the oldest half of every data topic goes: the sinks that have not
+// read it park and need a backfill, instead of everything standing still on a
+// full disk.
 func capSize(ctx context.Context, cfg EmbeddedConfig, data, addr string) error {
 	size, err := dirSize(data)
 	if err != nil || size <= cfg.MaxBytes {
@@ -148,6 +150,11 @@ func capSize(ctx context.Context, cfg EmbeddedConfig, data, addr string) error {
 	if err != nil {
 		return err
 	}
+	if done := doneWith(ctx, adm, starts); len(done) > 0 {
+		cfg.Logger.Warn("embedded broker: the log is above its cap; what all sinks have read goes", "bytes", size, "cap", cfg.MaxBytes)
+		_, err := adm.DeleteRecords(ctx, done)
+		return err
+	}
 	cut := kadm.Offsets{}
 	ends.Each(func(end kadm.ListedOffset) {
 		start, ok := starts.Lookup(end.Topic, end.Partition)
@@ -160,6 +167,41 @@ func capSize(ctx context.Context, cfg EmbeddedConfig, data, addr string) error {
 		return err
 	}
 	return nil
+}
+
+// doneWith returns up to where all groups that read a partition have come, for
+// the partitions where that frees something.
+func doneWith(ctx context.Context, adm *kadm.Client, starts kadm.ListedOffsets) kadm.Offsets {
+	groups, err := adm.ListGroups(ctx)
+	if err != nil {
+		return nil
+	}
+	least := map[string]map[int32]int64{}
+	for _, r := range adm.FetchManyOffsets(ctx, groups.Groups()...) {
+		if r.Err != nil {
+			return nil
+		}
+		r.Fetched.Each(func(o kadm.OffsetResponse) {
+			if o.At < 0 || isOwn(o.Topic) {
+				return
+			}
+			if least[o.Topic] == nil {
+				least[o.Topic] = map[int32]int64{}
+			}
+			if at, ok := least[o.Topic][o.Partition]; !ok || o.At < at {
+				least[o.Topic][o.Partition] = o.At
+			}
+		})
+	}
+	done := kadm.Offsets{}
+	for topic, ps := range least {
+		for p, at := range ps {
+			if start, ok := starts.Lookup(topic, p); ok && at > start.Offset {
+				done.Add(kadm.Offset{Topic: topic, Partition: p, At: at, LeaderEpoch: -1})
+			}
+		}
+	}
+	return done
 }
 
 func dirSize(dir string) (int64, error) {

@@ -64,6 +64,9 @@ type lane struct {
 	idle     bool      // the last poll brought nothing
 	state    progress.State
 	lost     lostParts
+	shown    progress.State // on the board, with note
+	note     string
+	warning  string // of what the brokers are about to remove
 }
 
 // part is one partition that is ours.
@@ -81,7 +84,7 @@ func newLane(c *Consumer, s Stream, topic string) *lane {
 	l := &lane{c: c, stream: s, topic: topic, stats: c.cfg.Board.Stream(progress.Sink, c.cfg.Name, s.Name.String()),
 		ended: make(chan struct{}), woken: make(chan struct{}, 1), durable: map[int32]int64{}, ours: map[int32]bool{},
 		parts: map[int32]*part{}, state: progress.Streaming}
-	l.stats.Set(progress.Starting, "waiting for topic "+topic)
+	l.show(progress.Starting, "waiting for topic "+topic)
 	return l
 }
 
@@ -260,7 +263,18 @@ func (l *lane) resume() {
 	l.show(progress.Starting, "")
 }
 
-func (l *lane) show(s progress.State, note string) { l.stats.Set(s, note) }
+// show says what the stream does, with the warning that stands, if any.
+func (l *lane) show(s progress.State, note string) {
+	l.shown, l.note = s, note
+	switch {
+	case l.warning == "":
+	case note == "":
+		note = l.warning
+	default:
+		note += "; " + l.warning
+	}
+	l.stats.Set(s, note)
+}
 
 func (l *lane) setTrouble(err error) {
 	l.mu.Lock()

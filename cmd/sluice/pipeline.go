@@ -132,6 +132,9 @@ func (p *pipeline) run(ctx context.Context) error {
 			}
 		})
 	}
+	if p.file.Kafka.Embedded {
+		sinks.Go(func() { p.kafka.Retain(ctx, p.retention()) })
+	}
 	if p.untilCaughtUp {
 		sources.Wait()
 		errs.add(p.catchUp(ctx))
@@ -155,6 +158,20 @@ func (p *pipeline) run(ctx context.Context) error {
 	sources.Wait()
 	sinks.Wait()
 	return errs.join()
+}
+
+// retention says what the embedded broker keeps: everything that a sink of the
+// file still needs, whichever process runs it.
+func (p *pipeline) retention() topic.Retention {
+	r := topic.Retention{Age: p.file.Topics.Retention, Sinks: map[string][]record.StreamName{}}
+	for _, s := range p.file.Sinks {
+		for _, stream := range s.Streams {
+			if name, err := record.ParseStreamName(stream.From); err == nil {
+				r.Sinks[s.Name] = append(r.Sinks[s.Name], name)
+			}
+		}
+	}
+	return r
 }
 
 // catchUp waits until everything on the topics is in the sinks.

@@ -145,6 +145,7 @@ func kafkaConfig(f *config.File, embedded string, log *slog.Logger) (topic.Confi
 	_, c.Unsafe = unsafeLines()
 	if f.Kafka.Embedded {
 		c.Brokers = []string{embedded}
+		c.TopicConfigs["retention.ms"] = "-1" // see pipeline.retain
 	}
 	if s := f.Kafka.SASL; s != nil {
 		c.SASL = &topic.SASL{Mechanism: s.Mechanism, User: s.User, Password: s.Password.Value()}

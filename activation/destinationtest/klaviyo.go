@@ -291,7 +291,7 @@ func (k *klaviyo) look(c *conversation, t *table, id string, failures bool) {
 		if to < len(j.errors) {
 			links["next"] = origin(c.r) + c.r.URL.Path + "?page[cursor]=" + strconv.Itoa(to)
 		}
-		c.json(200, map[string]any{"data": slices.Concat([]any{}, j.errors[min(from, to):to]), "links": links})
+		c.json(200, map[string]any{"data": append([]any{}, j.errors[min(from, to):to]...), "links": links})
 		return
 	}
 	if j.looks++; j.looks == 2 {

@@ -103,9 +103,9 @@ func (v *receiver) serve(c *conversation) {
 		c.json(422, failed[0])
 		return
 	case len(failed) > 0:
-		c.json(207, map[string]any{"results": slices.Concat([]any{}, done), "errors": failed})
+		c.json(207, map[string]any{"results": append([]any{}, done...), "errors": failed})
 	default:
-		c.json(200, map[string]any{"results": done, "errors": []any{}})
+		c.json(200, map[string]any{"results": append([]any{}, done...), "errors": []any{}})
 	}
 	if key != "" {
 		v.seen[key] = c.out

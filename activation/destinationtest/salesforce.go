@@ -46,7 +46,7 @@ func newSalesforce(s *Simulator) *salesforce {
 func (f *salesforce) newID(t *table) string {
 	f.n++
 	prefix := map[string]string{"Contact": "003", "Account": "001", "Lead": "00Q"}[t.name]
-	return fmt.Sprintf("%s5g0000%08dAAA", prefix, f.n)
+	return fmt.Sprintf("%s5g0000%06dAAA", prefix, f.n)
 }
 
 func (f *salesforce) authorised(c *conversation) bool {
@@ -124,7 +124,7 @@ func (f *salesforce) describe(t *table) map[string]any {
 			values = append(values, map[string]any{"value": v, "label": v, "active": true})
 		}
 		external := slices.Contains(t.unique, n)
-		fields = append(fields, map[string]any{"name": n, "label": n, "type": kind, "createable": !p.ReadOnly, "updateable": !p.ReadOnly, "nillable": !p.Required && n != "Id",
+		fields = append(fields, map[string]any{"name": n, "label": n, "type": kind, "custom": strings.HasSuffix(n, "__c"), "createable": !p.ReadOnly, "updateable": !p.ReadOnly, "nillable": !p.Required && n != "Id",
 			"defaultedOnCreate": p.ReadOnly, "externalId": external, "unique": external, "idLookup": external || n == "Id", "byteLength": p.MaxBytes * 3, "length": p.MaxBytes, "picklistValues": values})
 	}
 	return map[string]any{"name": t.name, "label": t.label, "createable": true, "updateable": true, "fields": fields}
@@ -496,7 +496,7 @@ func (f *salesforce) createJob(c *conversation) {
 		return
 	}
 	f.n++
-	j := &ingest{id: fmt.Sprintf("7505g0000%07dAAA", f.n), object: t.name, operation: op, external: external, state: "Open"}
+	j := &ingest{id: fmt.Sprintf("7505g0000%06dAAA", f.n), object: t.name, operation: op, external: external, state: "Open"}
 	f.jobs[j.id] = j
 	c.json(200, j.info())
 }

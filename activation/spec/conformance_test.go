@@ -118,7 +118,7 @@ func TestConformance(t *testing.T) {
 	for _, n := range names {
 		for _, o := range outcomes[n] {
 			if o == "" {
-				t.Skipf("only a part was run")
+				return // -run picked a part: there is no page of that
 			}
 		}
 	}

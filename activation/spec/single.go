@@ -49,7 +49,7 @@ func (b *batch) exchangeSingle(ctx context.Context, epoch int) *answer {
 	c := call{lane: b.lane, op: b.op, endpoint: b.action.Endpoint, method: b.action.Method, kind: b.d.mediaType(),
 		url: expand(b.action.Path, s, []string{e.change.ID}), headers: b.action.Headers, signID: b.identity()}
 	switch {
-	case b.action.Driver == "form":
+	case b.action.Driver == "form" && s.items[0] != nil:
 		c.kind, c.body = "application/x-www-form-urlencoded", formBody(s.items[0])
 	case !b.action.body.empty():
 		c.body = b.action.body.append(nil, s)

@@ -170,7 +170,7 @@ func (s *scope) variable(dst []byte, name string) []byte {
 		}
 		return append(dst, ']')
 	case "names":
-		b, _ := json.Marshal(slices.Concat([]string{}, s.fields)) // strings always marshal
+		b, _ := json.Marshal(append([]string{}, s.fields...)) // strings always marshal
 		return append(dst, b...)
 	case "seed":
 		return appendText(dst, s.values)

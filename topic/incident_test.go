@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-data/sluice/record"
 )
 
-func parked(t *testing.T, s *sinkOf, table, note string) {
+func isParked(t *testing.T, s *sinkOf, table, note string) {
 	t.Helper()
 	until(t, "the stream is parked", func() bool { state, _ := stateOf(s, table); return state == progress.Parked })
 	if _, got := stateOf(s, table); !strings.Contains(got, note) {
@@ -95,7 +95,7 @@ func TestTopicCreatedAnew(t *testing.T) {
 		if _, err := k.adm.CreateTopic(t.Context(), 3, 1, nil, topic); err != nil {
 			t.Fatal(err)
 		}
-		parked(t, s, "orders", "created anew")
+		isParked(t, s, "orders", "created anew")
 		// The other stream goes on, and a new consumer parks it too.
 		publish(t, p, items, inserts(1, 40, 80)...)
 		until(t, "the other stream goes on", func() bool { rows, _ := b.snapshot(); return len(rows) == 80 })
@@ -103,7 +103,7 @@ func TestTopicCreatedAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = consume(t, k, ConsumerConfig{}, Stream{Name: orders.Stream, Open: a.open})
-		parked(t, s, "orders", "created anew")
+		isParked(t, s, "orders", "created anew")
 	})
 }
 
@@ -113,7 +113,7 @@ func TestAnotherCluster(t *testing.T) {
 	publish(t, newPublisher(t, k), orders, inserts(1, 0, 40)...)
 	st.marks[0] = record.Mark{Next: 1, Cluster: "another", TopicID: "another"}
 	s := consume(t, k, ConsumerConfig{}, Stream{Name: orders.Stream, Open: st.open})
-	parked(t, s, "orders", "from Kafka cluster another")
+	isParked(t, s, "orders", "from Kafka cluster another")
 }
 
 func TestOffsetsOutOfRange(t *testing.T) {
@@ -137,7 +137,7 @@ func TestOffsetsOutOfRange(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = consume(t, k, ConsumerConfig{}, Stream{Name: orders.Stream, Open: st.open})
-		parked(t, s, "orders", "the records between are gone")
+		isParked(t, s, "orders", "the records between are gone")
 		if err := s.stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +146,7 @@ func TestOffsetsOutOfRange(t *testing.T) {
 			st.marks[n] = m
 		}
 		s = consume(t, k, ConsumerConfig{}, Stream{Name: orders.Stream, Open: st.open})
-		parked(t, s, "orders", "the log has lost records")
+		isParked(t, s, "orders", "the log has lost records")
 	})
 }
 
@@ -184,7 +184,7 @@ func TestRecordsGoWhileRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	open.Do(func() { close(hold) })
-	parked(t, s, "orders", "gone")
+	isParked(t, s, "orders", "gone")
 }
 
 func TestUnknownSchemaParks(t *testing.T) {
@@ -198,7 +198,7 @@ func TestUnknownSchemaParks(t *testing.T) {
 	p.outlets[other.ID] = &outlet{ready: true, schema: &other, topic: p.outlets[orders.ID].topic, partitions: 3}
 	publish(t, p, &other, inserts(1, 10, 20)...)
 	s := consume(t, k, ConsumerConfig{}, Stream{Name: orders.Stream, Open: st.open})
-	parked(t, s, "orders", "schema feedfeedfeedfeed of stream db.public.orders is not on the schemas topic")
+	isParked(t, s, "orders", "schema feedfeedfeedfeed of stream db.public.orders is not on the schemas topic")
 	if err := k.schemas.publish(t.Context(), &other); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestRules(t *testing.T) {
 	catchUp(t, s)
 	once(t, st, want)
 	publish(t, p, orders, change{record.OpInsert, record.Position{Epoch: 3}, 1, "break"})
-	parked(t, s, "orders", "rule hash: no key")
+	isParked(t, s, "orders", "rule hash: no key")
 }
 
 func TestPauseAndResume(t *testing.T) {

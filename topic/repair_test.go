@@ -35,7 +35,7 @@ func TestBackfillMakesGoodForLostRecords(t *testing.T) {
 		}
 		publish(t, p, orders, change{op: record.OpBackfillBegin, pos: record.Position{Epoch: 4, LSN: 1}})
 		s = consume(t, k, ConsumerConfig{}, Stream{Name: orders.Stream, Open: st.open})
-		parked(t, s, "orders", "sluice backfill db.public.orders")
+		isParked(t, s, "orders", "sluice backfill db.public.orders")
 		until(t, "it has looked for a backfill in vain", func() bool {
 			l := s.c.lanes[topic]
 			seen := make(chan bool)

@@ -53,10 +53,13 @@ type combined struct {
 	width int
 	cell  cellFunc
 	row   []*record.Vector // the inputs of one row
+
+	code, reason string // why a row is refused that makes nothing
 }
 
 func newCombined(in []column, f record.Field, dst int, cell cellFunc) *combined {
-	return &combined{in: in, field: f, dst: dst, width: f.Kind.Width(), cell: cell, row: make([]*record.Vector, len(in))}
+	return &combined{in: in, field: f, dst: dst, width: f.Kind.Width(), cell: cell, row: make([]*record.Vector, len(in)),
+		code: "value_not_canonical", reason: f.Name + ": a value is not what the rule is for"}
 }
 
 const codeInputUnsent = "input_unsent"
@@ -82,7 +85,7 @@ func (s *combined) image(r *run, vs, old []*record.Vector, ops []record.Op, no r
 			dst.AppendMissing(record.Unsent, s.width)
 		default:
 			if !s.cell(dst, s.row, i) {
-				no(i, "value_not_canonical", s.field.Name+": a value is not what the rule is for")
+				no(i, s.code, s.reason)
 				dst.AppendMissing(record.Unsent, s.width)
 			}
 		}

@@ -46,7 +46,7 @@ func (b *builder) encryptPer(e *Encrypt, m encryptMethod, i int, out record.Fiel
 	}
 	in := []column{b.cols[i], b.cols[s]}
 	people, ref := b.scope.People, e.Key
-	b.combineInto(i, in, out, func() cellFunc {
+	cell := func() cellFunc {
 		p := &personal{method: m, domain: domain, boxes: map[string]box{}}
 		return func(dst *record.Vector, vs []*record.Vector, row int) bool {
 			if vs[0].State[row] == record.Null {
@@ -69,8 +69,19 @@ func (b *builder) encryptPer(e *Encrypt, m encryptMethod, i int, out record.Fiel
 			}
 			return p.seal(dst, key)
 		}
+	}
+	b.replace(i, out, func(_, dst int) func() step {
+		return func() step {
+			c := newCombined(in, out, dst, cell())
+			c.code, c.reason = codeNoSubject, e.Field+": the person that "+e.Per+" names has no key; it was erased, or the row names nobody"
+			return c
+		}
 	})
+	b.plan[len(b.plan)-1].read = slotsOf(in)
 }
+
+// codeNoSubject is the code of rows about a person without a key.
+const codeNoSubject = "subject_without_key"
 
 // personal seals values with many keys.
 type personal struct {

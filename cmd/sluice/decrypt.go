@@ -26,7 +26,8 @@ type decrypter struct {
 	key, domain, method string
 	stream, field       string
 	ring                *keys.Ring
-	alone               bool // the key is one without versions, such as a private key
+	alone               bool           // the key is one without versions, such as a private key
+	persons             *keys.Subjects // of a rule with a key per person
 }
 
 // decrypted is the result of decrypt.
@@ -95,7 +96,7 @@ func (d *decrypter) run() error {
 
 // resolve finds the key and the place.
 func (d *decrypter) resolve() error {
-	base, ref := ".", keys.Ref{}
+	base, ref, dir := ".", keys.Ref{}, ""
 	if d.stream != "" {
 		f, err := d.load()
 		if err != nil {
@@ -108,6 +109,9 @@ func (d *decrypter) resolve() error {
 				return invalid(err)
 			}
 			ref = e.Key
+			if e.Per != "" {
+				dir = f.Local(f.Dir)
+			}
 			if d.domain == "" {
 				if d.domain = e.Domain; d.domain == "" {
 					d.domain = d.stream + "." + e.Field
@@ -138,6 +142,12 @@ func (d *decrypter) resolve() error {
 	}
 	d.ring, _ = s.Ring(ref)
 	d.alone = !ref.Scheme.IsRing()
+	if dir != "" {
+		var err error
+		if d.persons, err = keys.OpenSubjects(subjectsPath(dir, ref), d.ring); err != nil {
+			return environment(err)
+		}
+	}
 	return nil
 }
 
@@ -198,6 +208,13 @@ func (d *decrypter) open(sealed string) ([]byte, error) {
 	id, ok := mappers.SealedKeyID(sealed)
 	if !ok {
 		return nil, errors.New("no ciphertext of an encrypt rule")
+	}
+	if d.persons != nil {
+		key, ok := d.persons.ByID(id)
+		if !ok {
+			return nil, errors.New("the person it is about has no key any more")
+		}
+		return mappers.Decrypt(sealed, key, d.domain)
 	}
 	if _, have := d.ring.Key(id); !have && !d.alone {
 		return nil, fmt.Errorf("it was made with key %s, which the ring does not have or has disabled", id)

@@ -93,6 +93,8 @@ func openKeys(ctx context.Context, f *config.File, c keys.KeeperConfig) (*keys.K
 // change, between two batches.
 type liveChain struct {
 	keys    func() *keys.Snapshot
+	people  *people
+	per     []perRule
 	compile func(*keys.Snapshot) (*keyedChain, error)
 	newest  atomic.Pointer[keyedChain]
 }
@@ -110,7 +112,7 @@ func (c chains) live(key string, rules config.Rules, schema *record.Schema, p ma
 	if len(rules) == 0 {
 		return nil, nil
 	}
-	l := &liveChain{keys: c.keys, compile: func(ring *keys.Snapshot) (*keyedChain, error) {
+	l := &liveChain{keys: c.keys, people: c.people, per: perRules(rules, schema), compile: func(ring *keys.Snapshot) (*keyedChain, error) {
 		chain, err := c.compile(rules, schema, ring, p)
 		if err != nil {
 			return nil, err
@@ -144,6 +146,9 @@ func (l *liveChain) Apply(b *record.Batch) (out *record.Batch, filtered int, rej
 		}
 		c = newer
 		l.newest.Store(c)
+	}
+	if err := l.people.ensure(l.per, b); err != nil {
+		return nil, 0, nil, err
 	}
 	out, filtered, rejects, err = c.Chain.Apply(b)
 	if out != nil && out != b { // a batch that passes as it is keeps its schema too

@@ -83,6 +83,8 @@ type chains struct {
 	f    *config.File
 	keys func() *keys.Snapshot // the newest
 	file *mappingFile          // where they write down what they do; nil = nowhere
+
+	people *people // the keys of persons; nil makes some up, for a look at rules
 }
 
 // protect returns the compiler of the protect rules of s; nil without rules.
@@ -147,6 +149,10 @@ func (c chains) compile(rules config.Rules, schema *record.Schema, ring *keys.Sn
 		return nil, problems
 	}
 	scope := mappers.Scope{Phase: p, Keys: ring, Tables: tables{c.f}, Tags: c.tags(schema.Stream, p)}
+	scope.People = madeUp{}
+	if c.people != nil {
+		scope.People = c.people
+	}
 	chain, err := scope.Compile(list, schema)
 	var errs mappers.Errors
 	if errors.As(err, &errs) {

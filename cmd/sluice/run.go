@@ -207,7 +207,7 @@ func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Ke
 		return environment(err)
 	}
 	p := &pipeline{file: r.file, only: only, untilCaughtUp: r.untilCaughtUp, drain: r.drain * 2 / 3, board: &r.board, log: r.log,
-		rules: chains{f: r.file, keys: ring.Current, file: file}, hook: killer(), instance: last.Instance, ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
+		rules: chains{f: r.file, keys: ring.Current, file: file, people: &people{dir: r.dir, keys: ring.Current}}, hook: killer(), instance: last.Instance, ports: last.Catalogs, catalogs: map[string]*catalogServer{}}
 	p.control = newControl(r.dir, &r.board, r.log)
 	admin.control.Store(p.control)
 	if err := r.connect(ctx, p, watch); err != nil {

@@ -70,6 +70,10 @@ func (r *run) keepRows(v *record.Vector, f *record.Field, rows []int32, blank fu
 		r.keepArrays(v, f, rows, blank)
 		return
 	}
+	if blank == nil {
+		keepData(v, rows)
+		return
+	}
 	end, last, lastTo := int32(0), int32(-1), int32(0)
 	for i, row := range rows {
 		from, to := v.Offs[row], v.Offs[row+1]
@@ -88,16 +92,50 @@ func (r *run) keepRows(v *record.Vector, f *record.Field, rows []int32, blank fu
 	v.State, v.Offs, v.Data = v.State[:len(rows)], v.Offs[:len(rows)+1], v.Data[:end]
 }
 
-func keepFixed(v *record.Vector, w int, rows []int32, blank func(i int) bool) {
-	for i, row := range rows {
-		v.State[i] = v.State[row]
-		at := v.Fixed[i*w : (i+1)*w]
-		if blank != nil && blank(i) {
-			v.State[i] = record.Unsent
-			clear(at)
+// keepData is keepRows for values of variable size that all stay what they are:
+// neighbours move together.
+func keepData(v *record.Vector, rows []int32) {
+	size := int32(0)
+	for i := 0; i < len(rows); {
+		end := runEnd(rows, i)
+		row, count := int(rows[i]), end-i
+		// A run moves to the front by at least the gap before it, so its offsets are still there.
+		from, to := v.Offs[row], v.Offs[row+count]
+		if row == i { // nothing has moved yet
+			i, size = end, to
 			continue
 		}
-		copy(at, v.Fixed[int(row)*w:])
+		copy(v.State[i:end], v.State[row:])
+		copy(v.Data[size:], v.Data[from:to])
+		for k := range count {
+			v.Offs[i+k+1] = v.Offs[row+k+1] - from + size
+		}
+		i, size = end, size+to-from
+	}
+	v.State, v.Offs, v.Data = v.State[:len(rows)], v.Offs[:len(rows)+1], v.Data[:size]
+}
+
+// runEnd returns the end of the run of neighbours in rows that starts at i.
+func runEnd(rows []int32, i int) int {
+	end := i + 1
+	for end < len(rows) && rows[end] == rows[end-1]+1 {
+		end++
+	}
+	return end
+}
+
+func keepFixed(v *record.Vector, w int, rows []int32, blank func(i int) bool) {
+	for i := 0; i < len(rows); {
+		end := runEnd(rows, i)
+		row := int(rows[i])
+		copy(v.State[i:end], v.State[row:])
+		copy(v.Fixed[i*w:end*w], v.Fixed[row*w:])
+		for ; i < end; i++ {
+			if blank != nil && blank(i) {
+				v.State[i] = record.Unsent
+				clear(v.Fixed[i*w : (i+1)*w])
+			}
+		}
 	}
 	v.State, v.Fixed = v.State[:len(rows)], v.Fixed[:len(rows)*w]
 }

@@ -127,6 +127,13 @@ func maskChars(dst, value []byte, m *Mask) []byte {
 	if first+last >= n {
 		first, last = 0, 0
 	}
+	if n == len(value) && len(m.Char) == 1 { // every character is a byte, as almost always
+		dst = append(dst, value...)
+		for i, hidden := first, dst[len(dst)-n:]; i < n-last; i++ {
+			hidden[i] = m.Char[0]
+		}
+		return dst
+	}
 	for i := 0; len(value) > 0; i++ {
 		_, size := utf8.DecodeRune(value)
 		if i < first || i >= n-last {

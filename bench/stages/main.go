@@ -46,9 +46,10 @@ func main() {
 	rows := flag.Int("rows", 100_000, "rows held in memory")
 	dir := flag.String("dir", "", "an empty folder")
 	profile := flag.String("profile", "", "write a CPU profile of each stage to this path with .STAGE behind it")
+	rules := flag.Bool("rules", false, "compare the way to the table with six mapping rules to that of records that are mapped already; for orders_wide")
 	serve := flag.Bool("gateway", false, "serve S3 from -dir until standard input ends")
 	flag.Parse()
-	run := func() error { return measure(*url, *table, *rows, *dir, *profile) }
+	run := func() error { return measure(*url, *table, *rows, *dir, *profile, *rules) }
 	if *serve {
 		run = func() error { return serveS3(*dir) }
 	}
@@ -72,7 +73,7 @@ func serveS3(dir string) error {
 	return <-done
 }
 
-func measure(url, table string, rows int, dir, profile string) error {
+func measure(url, table string, rows int, dir, profile string, rules bool) error {
 	ctx := context.Background()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -88,7 +89,10 @@ func measure(url, table string, rows int, dir, profile string) error {
 		return err
 	}
 	defer s3.end()
-	if err := in.stage("decode", table, s3.cmd.Process.Pid, func() error { return in.each(func(b *record.Batch) error { b.Release(); return nil }) }); err != nil {
+	if !rules {
+		err = in.stage("decode", table, s3.cmd.Process.Pid, func() error { return in.each(func(b *record.Batch) error { b.Release(); return nil }) })
+	}
+	if err != nil {
 		return err
 	}
 	l, err := lake.Open(ctx, lake.Config{Pipeline: "bench", Owner: "lake", Warehouse: "s3://stages/wh", Dir: filepath.Join(dir, "local"),
@@ -100,6 +104,9 @@ func measure(url, table string, rows int, dir, profile string) error {
 	defer func() { _ = l.Close() }()
 	if err := l.EnsureBucket(ctx); err != nil {
 		return err
+	}
+	if rules {
+		return in.compareRules(ctx, l, table)
 	}
 	t, err := l.Table(lake.TableConfig{Stream: in.schema.Stream, Topic: "stages", Table: "bench.stages", Mode: lake.Append})
 	if err != nil {

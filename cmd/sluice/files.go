@@ -13,6 +13,8 @@ import (
 	"github.com/sluice-data/sluice/ingest"
 	"github.com/sluice-data/sluice/ingest/files"
 	"github.com/sluice-data/sluice/ingest/files/bucket"
+	"github.com/sluice-data/sluice/ingest/files/drive"
+	"github.com/sluice-data/sluice/ingest/files/graph"
 	"github.com/sluice-data/sluice/ingest/files/local"
 	"github.com/sluice-data/sluice/ingest/files/root"
 	"github.com/sluice-data/sluice/ingest/files/sftp"
@@ -36,10 +38,12 @@ func filesKind() sourceKind {
 
 // filesSettings are the settings of a source of files.
 type filesSettings struct {
-	Path string         `yaml:"path" oneof:"place" doc:"a folder of this machine, relative to this file"`
-	S3   *filesBucket   `yaml:"s3" oneof:"place" doc:"a bucket, or the objects below a prefix"`
-	SFTP *sftpSettings  `yaml:"sftp" oneof:"place" doc:"a folder of an SFTP server"`
-	HTTP *indexSettings `yaml:"http" oneof:"place" doc:"a folder that an HTTP server lists"`
+	Path       string         `yaml:"path" oneof:"place" doc:"a folder of this machine, relative to this file"`
+	S3         *filesBucket   `yaml:"s3" oneof:"place" doc:"a bucket, or the objects below a prefix"`
+	SFTP       *sftpSettings  `yaml:"sftp" oneof:"place" doc:"a folder of an SFTP server"`
+	HTTP       *indexSettings `yaml:"http" oneof:"place" doc:"a folder that an HTTP server lists"`
+	Drive      *driveSettings `yaml:"google_drive" oneof:"place" doc:"a folder of Google Drive"`
+	SharePoint *graphSettings `yaml:"sharepoint" oneof:"place" doc:"a SharePoint library or a OneDrive, through Microsoft Graph"`
 
 	Include []string `yaml:"include" doc:"read only files that fit one of these patterns, such as *.pdf or reports/**"`
 	Exclude []string `yaml:"exclude" doc:"leave out files that fit one of these patterns"`
@@ -100,6 +104,36 @@ type indexSettings struct {
 	Password     config.Secret `yaml:"password" doc:"its password"`
 	Token        config.Secret `yaml:"token" doc:"a bearer token instead of a user"`
 	AllowPrivate bool          `yaml:"allow_private" doc:"the server may be on this machine or in a private network"`
+}
+
+type driveSettings struct {
+	Folder         string        `yaml:"folder" required:"true" doc:"id of the folder: the last part of its address"`
+	ServiceAccount config.Secret `yaml:"service_account" doc:"JSON key of a service account, as ${file:path}"`
+	Subject        string        `yaml:"subject" doc:"whom the service account acts for; itself if empty"`
+	ClientID       string        `yaml:"client_id" doc:"an OAuth client instead of a service account"`
+	ClientSecret   config.Secret `yaml:"client_secret" doc:"its secret"`
+	RefreshToken   config.Secret `yaml:"refresh_token" doc:"refresh token of the account that reads"`
+	API            string        `yaml:"api" doc:"address of the API if it is not Google's"`
+	TokenURL       string        `yaml:"token_url" doc:"token endpoint if it is not Google's"`
+	AllowPrivate   bool          `yaml:"allow_private" doc:"api may be on this machine or in a private network"`
+}
+
+// Check reports an account without a way to log in.
+func (s *driveSettings) Check(report func(field, problem string)) {
+	if s.ServiceAccount.IsZero() == s.RefreshToken.IsZero() {
+		report("", "give either service_account, or client_id, client_secret and refresh_token")
+	}
+}
+
+type graphSettings struct {
+	Tenant       string        `yaml:"tenant" required:"true" doc:"id or domain of the directory"`
+	ClientID     string        `yaml:"client_id" required:"true" doc:"id of the application, which needs Files.Read.All"`
+	ClientSecret config.Secret `yaml:"client_secret" required:"true" doc:"its secret"`
+	Drive        string        `yaml:"drive" required:"true" doc:"id of the drive of a library or a person"`
+	Folder       string        `yaml:"folder" doc:"path below the drive's root"`
+	API          string        `yaml:"api" doc:"address of the API if it is not Microsoft's"`
+	TokenURL     string        `yaml:"token_url" doc:"token endpoint if it is not Microsoft's"`
+	AllowPrivate bool          `yaml:"allow_private" doc:"api may be on this machine or in a private network"`
 }
 
 // Check reports what no place can be read with.
@@ -255,6 +289,15 @@ func (s *filesSettings) open(ctx context.Context, p *pipeline) (files.Root, erro
 	case s.HTTP != nil:
 		c := s.HTTP
 		place, err = web.Open(web.Config{URL: c.URL, User: c.User, Password: c.Password.Value(), Token: c.Token.Value(), Private: c.AllowPrivate})
+	case s.Drive != nil:
+		c := s.Drive
+		place, err = drive.Open(drive.Config{Folder: c.Folder, ServiceAccount: []byte(c.ServiceAccount.Value()), Subject: c.Subject,
+			ClientID: c.ClientID, ClientSecret: c.ClientSecret.Value(), RefreshToken: c.RefreshToken.Value(),
+			API: c.API, TokenURL: c.TokenURL, Private: c.AllowPrivate})
+	case s.SharePoint != nil:
+		c := s.SharePoint
+		place, err = graph.Open(graph.Config{Tenant: c.Tenant, ClientID: c.ClientID, ClientSecret: c.ClientSecret.Value(), Drive: c.Drive,
+			Folder: c.Folder, API: c.API, TokenURL: c.TokenURL, Private: c.AllowPrivate})
 	default:
 		place, err = local.Open(p.file.Local(s.Path), s.ACLFiles)
 	}

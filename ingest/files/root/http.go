@@ -114,7 +114,7 @@ func (c *Client) Do(ctx context.Context, do, method, address string, header http
 		var failed error
 		wait := pause
 		switch {
-		case err != nil && (ctx.Err() != nil || errors.Is(err, ErrPrivate)):
+		case err != nil && (ctx.Err() != nil || errors.Is(err, ErrPrivate) || refused(err)):
 			return nil, fmt.Errorf("%s: %w", do, bare(err))
 		case err != nil:
 			failed = fmt.Errorf("%s: %w", do, bare(err))
@@ -184,6 +184,12 @@ func (c *Client) pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// refused reports a login that waiting does not help.
+func refused(err error) bool {
+	var s *StatusError
+	return errors.As(err, &s) && !retryable(s.Status)
 }
 
 func retryable(status int) bool {

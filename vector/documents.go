@@ -57,6 +57,7 @@ func (s *Sink) documents(ctx context.Context, b *record.Batch, read func(row int
 		order = append(order, &next)
 		at[c.key] = &next
 	}
+	w := &writer{s: s, f: f}
 	for len(order) > 0 {
 		n, size := 0, 0
 		for n < len(order) && n < windowDocuments && (n == 0 || size < windowBytes) {
@@ -66,13 +67,47 @@ func (s *Sink) documents(ctx context.Context, b *record.Batch, read func(row int
 			}
 			n++
 		}
-		if err := s.window(ctx, order[:n], f); err != nil {
-			return taken{}, err
+		if err := s.window(ctx, order[:n], w); err != nil {
+			return taken{}, errors.Join(err, w.wait())
 		}
-		clear(order[:n])
 		order = order[n:]
 	}
+	if err := w.wait(); err != nil {
+		return taken{}, err
+	}
 	return f.taken(b), nil
+}
+
+// writer stores one window while the next one is prepared and embedded. The windows of a batch share no document.
+type writer struct {
+	s       *Sink
+	f       *fates // only between wait and start, or by the goroutine of start
+	done    chan error
+	vectors map[[32]byte][]float32 // of the window that is being stored: others can use them already
+}
+
+// wait returns once the last window is stored.
+func (w *writer) wait() error {
+	if w.done == nil {
+		return nil
+	}
+	err := <-w.done
+	w.done, w.vectors = nil, nil
+	return err
+}
+
+// start stores documents that are embedded.
+func (w *writer) start(ctx context.Context, cs []*change) {
+	done := make(chan error, 1)
+	w.done, w.vectors = done, map[[32]byte][]float32{}
+	for _, c := range cs {
+		for i := range c.doc.Chunks {
+			if p := &c.doc.Chunks[i]; p.Vector != nil {
+				w.vectors[p.Hash] = p.Vector
+			}
+		}
+	}
+	go func() { done <- w.s.put(ctx, cs, w.f) }()
 }
 
 // over completes c by what the older change of the same document said.
@@ -105,7 +140,7 @@ func (c *change) over(old *change) {
 }
 
 // window takes documents from their changes into the store.
-func (s *Sink) window(ctx context.Context, cs []*change, f *fates) error {
+func (s *Sink) window(ctx context.Context, cs []*change, w *writer) error {
 	keys := make([][]byte, len(cs))
 	for i, c := range cs {
 		keys[i] = c.key[:]
@@ -120,7 +155,6 @@ func (s *Sink) window(ctx context.Context, cs []*change, f *fates) error {
 		c.known = known[c.key]
 		if bytes.Compare(c.known.Version[:], c.doc.Version[:]) > 0 {
 			c.skip = true
-			f.supersede(c.row)
 			continue
 		}
 		g.Go(func() error { return s.prepare(gctx, c) })
@@ -128,18 +162,31 @@ func (s *Sink) window(ctx context.Context, cs []*change, f *fates) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	if err := s.x.cfg.at("prepared"); err != nil {
+		return err
+	}
+	if err := s.embed(ctx, cs, w.vectors); err != nil {
+		return err
+	}
+	if err := w.wait(); err != nil {
+		return err
+	}
 	var docs []*change
 	for _, c := range cs {
 		switch {
 		case c.skip:
-			f.supersede(c.row)
+			w.f.supersede(c.row)
 			continue
 		case c.reject != nil:
-			f.reject(*c.reject)
+			w.f.reject(*c.reject)
 		}
 		docs = append(docs, c)
 	}
-	return s.put(ctx, docs, f)
+	if err := s.x.cfg.at("embedded"); err != nil {
+		return err
+	}
+	w.start(ctx, docs)
+	return nil
 }
 
 // prepare decides what happens to a document, and reads and cuts its text if that is new.
@@ -312,17 +359,18 @@ func (s *Sink) cut(c *change, parsed *parse.Document, chunker []byte) {
 	}
 }
 
-// put embeds what is not embedded yet, outside of any transaction, and stores the documents.
+// put stores the documents; what is embedded was embedded outside of any transaction.
 func (s *Sink) put(ctx context.Context, cs []*change, f *fates) error {
 	for try := 1; len(cs) > 0; try++ {
-		if err := s.x.cfg.at("prepared"); err != nil {
-			return err
-		}
-		if err := s.embed(ctx, cs, f); err != nil {
-			return err
-		}
-		if err := s.x.cfg.at("embedded"); err != nil {
-			return err
+		if try > 1 {
+			if err := s.embed(ctx, cs, nil); err != nil {
+				return err
+			}
+			for _, c := range cs {
+				if c.reject != nil {
+					f.reject(*c.reject)
+				}
+			}
 		}
 		docs := make([]*store.Document, len(cs))
 		for i, c := range cs {
@@ -350,8 +398,9 @@ func (s *Sink) put(ctx context.Context, cs []*change, f *fates) error {
 	return nil
 }
 
-// embed gives each chunk whose text has no vector one. Equal texts cost one call, in all documents.
-func (s *Sink) embed(ctx context.Context, cs []*change, f *fates) error {
+// embed gives each chunk whose text has no vector one. Equal texts cost one call, in all documents; flying are
+// vectors that are on their way into the store.
+func (s *Sink) embed(ctx context.Context, cs []*change, flying map[[32]byte][]float32) error {
 	places := map[[32]byte][]*store.Chunk{}
 	var hashes [][]byte
 	var total int64
@@ -376,7 +425,11 @@ func (s *Sink) embed(ctx context.Context, cs []*change, f *fates) error {
 	var texts []string
 	var missing [][32]byte
 	for _, h := range hashes {
-		if hash := [32]byte(h); !have[hash] {
+		if hash := [32]byte(h); flying[hash] != nil {
+			for _, p := range places[hash] {
+				p.Vector = flying[hash]
+			}
+		} else if !have[hash] {
 			p := places[hash][0]
 			text := p.Whole
 			if text == "" {
@@ -385,7 +438,9 @@ func (s *Sink) embed(ctx context.Context, cs []*change, f *fates) error {
 			texts, missing = append(texts, text), append(missing, hash)
 		}
 	}
+	s.mu.Lock()
 	s.spent.Reused += total - int64(len(missing))
+	s.mu.Unlock()
 	if len(texts) == 0 {
 		return nil
 	}
@@ -395,9 +450,11 @@ func (s *Sink) embed(ctx context.Context, cs []*change, f *fates) error {
 		return fmt.Errorf("embed %d texts of %s: %w", len(texts), s.stream, err)
 	}
 	after := s.x.client.Usage()
+	s.mu.Lock()
 	s.spent.Calls += after.Calls - before.Calls
 	s.spent.Inputs += after.Inputs - before.Inputs
 	s.spent.Tokens += after.Tokens - before.Tokens
+	s.mu.Unlock()
 	refused := map[[32]byte]error{}
 	for i, h := range missing {
 		if vs.Errs[i] != nil {
@@ -413,7 +470,6 @@ func (s *Sink) embed(ctx context.Context, cs []*change, f *fates) error {
 			for i := range c.doc.Chunks {
 				if err := refused[c.doc.Chunks[i].Hash]; err != nil {
 					c.refuse("embed_refused", err.Error())
-					f.reject(*c.reject)
 					break
 				}
 			}

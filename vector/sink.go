@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/sluice-data/sluice/record"
@@ -22,6 +23,7 @@ type Sink struct {
 
 	loaded   map[int32]record.Mark
 	counts   map[int32]record.Counts // delivered and superseded since the last Flush
+	mu       sync.Mutex              // guards spent: a window may be embedded again while the next one is
 	spent    store.Spent
 	filling  map[int32]bool // groups: a backfill has begun and not ended
 	buffered int            // what is written counts until Flush, so that marks do not fall far behind

@@ -16,6 +16,9 @@ import (
 // defaultParallel is how many requests are under way at once unless the limits say otherwise.
 const defaultParallel = 4
 
+// minInputs is the least that a request is made smaller to.
+const minInputs = 100
+
 // Client packs texts into requests, within the limits, and checks the answers.
 type Client struct {
 	e      Embedder
@@ -99,8 +102,10 @@ func (c *Client) embed(ctx context.Context, texts []string, use Use) (*Vectors, 
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.limits.Parallel)
+	// What fits one request still goes in several at once: a service answers them side by side.
+	even := max(minInputs, (len(todo)+c.limits.Parallel-1)/c.limits.Parallel)
 	for len(todo) > 0 {
-		n := c.fits(texts, todo)
+		n := min(c.fits(texts, todo), even)
 		batch := todo[:n]
 		todo = todo[n:]
 		g.Go(func() error { return c.request(ctx, texts, batch, use, out) })

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -308,38 +309,55 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, s.vectors(in.Input, dims, f), in.Format == "base64" && !s.opts.FloatOnly, f, in.Input)
 }
 
-// answer writes vectors as OpenAI does.
+// answer writes vectors as OpenAI does. It is written by hand: a benchmark shall measure its client, not this.
 func (s *Server) answer(w http.ResponseWriter, vs [][]float32, encoded bool, f Fault, texts []string) {
-	type datum struct {
-		Object    string `json:"object"`
-		Index     int    `json:"index"`
-		Embedding any    `json:"embedding"`
+	order := make([]int, len(vs))
+	for i := range order {
+		order[i] = i
 	}
-	data := make([]datum, len(vs))
-	for i, v := range vs {
-		data[i] = datum{Object: "embedding", Index: i, Embedding: v}
-		if encoded {
-			raw := make([]byte, 0, 4*len(v))
-			for _, x := range v {
+	if f.Kind == "shuffle" && len(vs) > 1 {
+		order[0], order[len(vs)-1] = order[len(vs)-1], order[0]
+	}
+	out := append(make([]byte, 0, 6*s.opts.Dims*len(vs)+1024), `{"object":"list","data":[`...)
+	var raw []byte
+	for n, i := range order {
+		index := i
+		if f.Kind == "duplicate" && n == 1 {
+			index = 0
+		}
+		if n > 0 {
+			out = append(out, ',')
+		}
+		out = fmt.Appendf(out, `{"object":"embedding","index":%d,"embedding":`, index)
+		switch {
+		case encoded:
+			raw = raw[:0]
+			for _, x := range vs[i] {
 				raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
 			}
-			data[i].Embedding = base64.StdEncoding.EncodeToString(raw)
-		} else if f.Kind == "nan" {
-			data[i].Embedding = []float32{} // JSON has no such number
+			out = append(base64.StdEncoding.AppendEncode(append(out, '"'), raw), '"')
+		case f.Kind == "nan":
+			out = append(out, "[]"...) // JSON has no such number
+		default:
+			for k, x := range vs[i] {
+				if k == 0 {
+					out = append(out, '[')
+				} else {
+					out = append(out, ',')
+				}
+				out = strconv.AppendFloat(out, float64(x), 'g', -1, 32)
+			}
+			out = append(out, ']')
 		}
-	}
-	switch {
-	case f.Kind == "shuffle" && len(data) > 1:
-		data[0], data[len(data)-1] = data[len(data)-1], data[0]
-	case f.Kind == "duplicate" && len(data) > 1:
-		data[1].Index = 0
+		out = append(out, '}')
 	}
 	tokens := 0
 	for _, t := range texts {
 		tokens += (len(t) + 3) / 4
 	}
+	out = fmt.Appendf(out, `],"model":"mock","usage":{"prompt_tokens":%d,"total_tokens":%d}}`, tokens, tokens)
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"object": "list", "data": data, "usage": map[string]int{"prompt_tokens": tokens, "total_tokens": tokens}})
+	_, _ = w.Write(out)
 }
 
 func (s *Server) cohere(w http.ResponseWriter, r *http.Request) {

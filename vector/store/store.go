@@ -84,6 +84,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	pc.ConnConfig.RuntimeParams["application_name"] = "sluice"
 	// The types are registered by name, wherever the extension is.
 	pc.ConnConfig.RuntimeParams["search_path"] = "pg_catalog, " + pgx.Identifier{s.extSchema}.Sanitize()
+	// All that we ask for is found by keys. Tables that grow from nothing have no statistics yet, and the planner
+	// would read them from end to end for each document.
+	for _, plan := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"} {
+		pc.ConnConfig.RuntimeParams[plan] = "off"
+	}
 	pc.AfterConnect = vectors.RegisterTypes
 	if s.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return nil, fmt.Errorf("connect to the vector database: %w", err)

@@ -68,7 +68,7 @@ func (a *app) demo(c demo.Config) error {
 		fmt.Fprintln(a.stdout, string(line))
 	}
 	if err == nil && !report.OK {
-		err = errors.New("source and lake differ")
+		err = errors.New("something differs from what it should be: see the report")
 	}
 	return err
 }

@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"bench":            {"*"},
 	"internal":         {"*"},
 	"deploy":           {},
+	"docs":             {},
 	"examples":         {},
 	"lake/keyindex":    {},
 	"lake/restcatalog": {},

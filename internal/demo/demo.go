@@ -59,13 +59,15 @@ type table struct {
 // demo is one run.
 type demo struct {
 	Config
-	started time.Time
-	server  *server
-	sluice  *pipeline
-	key     []byte // of the HMAC of e-mail addresses
-	tables  []table
-	conn    *pgx.Conn
-	screen  *screen
+	started   time.Time
+	server    *server
+	sluice    *pipeline
+	key       []byte // of the HMAC of e-mail addresses
+	tables    []table
+	pages     int    // documents
+	noVectors string // why there can be no index of documents, "" if there can
+	conn      *pgx.Conn
+	screen    *screen
 }
 
 // Run runs the demo and returns its report. The report's OK is false when
@@ -109,10 +111,14 @@ func (d *demo) run(ctx context.Context) (Report, error) {
 	if err != nil {
 		return report, err
 	}
+	if err := d.documents(ctx, &report); err != nil {
+		return report, err
+	}
 	d.screen.line("comparing every row with DuckDB …")
 	if err := d.compare(ctx, &report, fresh); err != nil {
 		return report, err
 	}
+	report.OK = report.OK && report.Documents.ok()
 	report.Seconds = time.Since(d.started).Seconds()
 	d.print(&report)
 	return report, nil
@@ -133,6 +139,9 @@ func (d *demo) prepare(ctx context.Context) error {
 	}
 	if err := os.MkdirAll(filepath.Join(d.Dir, "data"), 0o700); err != nil {
 		return err
+	}
+	if err := d.writeDocuments(); err != nil {
+		return fmt.Errorf("write the documents: %w", err)
 	}
 	d.key = []byte(demoKey)
 	if err := os.WriteFile(filepath.Join(d.Dir, "keys", "email"), d.key, 0o600); err != nil {
@@ -161,6 +170,13 @@ func (d *demo) fill(ctx context.Context) error {
 		{name: "orders", mode: "upsert"},
 		{name: "order_items", mode: "upsert"},
 		{name: "order_events", mode: "append"},
+	}
+	var vectors bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')").Scan(&vectors); err != nil {
+		return fmt.Errorf("look for pgvector: %w", err)
+	}
+	if !vectors {
+		d.noVectors = "this Postgres has no pgvector"
 	}
 	var all int64
 	for i := range d.tables {
@@ -201,6 +217,10 @@ func (d *demo) configText() string {
 		}
 		streams = append(streams, fmt.Sprintf("      - { from: shop-db.public.%s, table: shop.%s, mode: %s%s }", t.name, t.name, t.mode, extra))
 	}
+	documentsSource, documentsSink := documentsSource, documentsSink
+	if d.noVectors != "" {
+		documentsSource, documentsSink = "", ""
+	}
 	return fmt.Sprintf(`name: shop
 dir: data
 kafka: { embedded: true }
@@ -212,7 +232,7 @@ sources:
       public.customers:
         - hash: { field: email, method: hmac-sha256, key: "${file:keys/email}" }
         - drop: { fields: [phone] }
-sinks:
+%ssinks:
   lake:
     iceberg:
       catalog: { sql: "sqlite:data/catalog.db" }
@@ -221,7 +241,7 @@ sinks:
       commit: { every: %s, bytes: 64MiB }
     streams:
 %s
-`, strings.Join(tables, ", "), commitEvery, strings.Join(streams, "\n"))
+%s`, strings.Join(tables, ", "), documentsSource, commitEvery, strings.Join(streams, "\n"), documentsSink)
 }
 
 func (d *demo) startSluice(ctx context.Context) error {

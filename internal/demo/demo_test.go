@@ -37,6 +37,9 @@ func TestDemo(t *testing.T) {
 	if !report.OK || len(report.Tables) != 5 || report.Snapshots < 5 || report.Freshness.P50 <= 0 || report.Freshness.P99 < report.Freshness.P50 {
 		t.Errorf("the report is %+v\n%s", report, out.String())
 	}
+	if d := report.Documents; d == nil || d.Skipped != "" || !d.ok() {
+		t.Errorf("documents: %+v", d)
+	}
 	var rows int64
 	for _, table := range report.Tables {
 		rows += table.SourceRows

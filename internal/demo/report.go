@@ -15,18 +15,19 @@ import (
 
 // Report is how the demo went; its JSON is the last line of output with --json.
 type Report struct {
-	OK        bool      `json:"ok"`
-	Seconds   float64   `json:"seconds"`
-	Tables    []Compare `json:"tables"`
-	Freshness Millis    `json:"freshness_ms"` // from commit in Postgres to visible in the catalog, all tables
-	Snapshots int       `json:"snapshots"`
-	Files     int       `json:"files"`
-	Config    string    `json:"config"`
-	Catalog   string    `json:"catalog_uri"`
-	S3        string    `json:"s3_endpoint"`
-	Kafka     string    `json:"kafka,omitempty"`
-	Error     string    `json:"error,omitempty"`
-	email     string    // how an e-mail address looks in the lake
+	OK        bool       `json:"ok"`
+	Seconds   float64    `json:"seconds"`
+	Tables    []Compare  `json:"tables"`
+	Freshness Millis     `json:"freshness_ms"` // from commit in Postgres to visible in the catalog, all tables
+	Snapshots int        `json:"snapshots"`
+	Files     int        `json:"files"`
+	Config    string     `json:"config"`
+	Catalog   string     `json:"catalog_uri"`
+	S3        string     `json:"s3_endpoint"`
+	Kafka     string     `json:"kafka,omitempty"`
+	Documents *Documents `json:"documents,omitempty"`
+	Error     string     `json:"error,omitempty"`
+	email     string     // how an e-mail address looks in the lake
 }
 
 // Compare is one table in Postgres and in the lake.
@@ -93,6 +94,11 @@ func (d *demo) compare(ctx context.Context, report *Report, fresh freshness) err
 	return d.conn.QueryRow(ctx, "SELECT "+hmacSQL(d.key, "email")+" FROM customers ORDER BY id LIMIT 1").Scan(&report.email)
 }
 
+// equal reports whether all tables are.
+func (r *Report) equal() bool {
+	return !slices.ContainsFunc(r.Tables, func(c Compare) bool { return !c.Equal })
+}
+
 func (f freshness) millis(table string) Millis {
 	return Millis{P50: f.of(table, 0.50).Milliseconds(), P99: f.of(table, 0.99).Milliseconds()}
 }
@@ -119,8 +125,11 @@ func (d *demo) print(r *Report) {
 	s := d.screen
 	s.line("")
 	verdict := "done in %s, source and lake are equal"
-	if !r.OK {
+	switch {
+	case !r.equal():
 		verdict = "done in %s, SOURCE AND LAKE DIFFER"
+	case !r.OK:
+		verdict = "done in %s, source and lake are equal, BUT NOT ALL IS WELL"
 	}
 	s.line(verdict, seconds(time.Duration(r.Seconds*float64(time.Second))))
 	s.line("  %-18s %12s %12s   %-6s %9s  %13s  %s", "table", "in postgres", "in the lake", "equal", "snapshots", "data + delete", "freshness p50 / p99")
@@ -162,6 +171,10 @@ func (d *demo) printCommands(r *Report) {
 		`.load_table('shop.customers').scan(limit=5).to_arrow())"`, python, r.Catalog)
 	s.line("Kafka")
 	s.line("  kcat -b %s -t shop.shop-db.public.orders -C -o -1 -c 1 | jq .", r.Kafka)
+	if r.Documents.Skipped == "" {
+		s.line("Documents")
+		s.line("  SHOP_DB_URL='%s' %s search -c %s %q", d.server.url, d.Binary, d.configPath(), question)
+	}
 	s.line("Postgres")
 	s.line("  psql '%s'", d.server.url)
 	s.line("status: %s status -c %s", d.Binary, d.configPath())

@@ -48,6 +48,7 @@ type pipeline struct {
 	catalogs  map[string]*catalogServer
 	closers   []func() error
 	consumers []*topic.Consumer
+	accounts  budgets // of SaaS accounts
 }
 
 // open prepares the sinks: what is wrong with them shows before anything runs.

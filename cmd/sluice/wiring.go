@@ -65,7 +65,7 @@ func sourceKinds() []sourceKind {
 
 // sinkKinds is the list of sinks.
 func sinkKinds() []sinkKind {
-	return []sinkKind{icebergKind(), pgvectorKind()}
+	return append([]sinkKind{icebergKind(), pgvectorKind()}, saasKinds()...)
 }
 
 // registry is what a file may name; with sourceKinds and sinkKinds it is the

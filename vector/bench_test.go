@@ -77,7 +77,7 @@ func recordByRecord(b testing.TB, url string, conn *pgx.Conn, ownConnections boo
 // hundred changed what changed. With SLUICE_VECTOR_BENCH=1 the first load must be ten times as fast as record
 // by record.
 func TestDocumentsAgainstRecordByRecord(t *testing.T) {
-	ours, theirs, timed := 150, 5, os.Getenv("SLUICE_VECTOR_BENCH") != ""
+	ours, theirs, timed := 100, 3, os.Getenv("SLUICE_VECTOR_BENCH") != ""
 	if timed {
 		ours, theirs = 3000, 100
 	}

@@ -47,21 +47,21 @@ func TestOnlyWhatIsNewIsEmbedded(t *testing.T) {
 	f := newFeed(t, x, filesSchema())
 	inputs := func() int { return s.Stats().Inputs }
 
-	f.write(put("a.md", long("alpha", 6), everybody), put("b.md", long("beta", 6), everybody), put("copy.md", long("alpha", 6), everybody))
+	f.write(put("a.md", long("alpha", 20), everybody), put("b.md", long("beta", 20), everybody), put("copy.md", long("alpha", 20), everybody))
 	f.flush()
 	first, c := inputs(), count(t, x)
 	if c.Documents != 3 || c.Chunks < 12 || first != int(c.Vectors) || first >= int(c.Chunks) {
 		t.Fatalf("%d inputs for %+v", first, c)
 	}
 
-	f.write(put("a.md", long("alpha", 6), everybody)) // nothing changed
-	f.write(put("a.md", long("alpha", 6), `{"allow":["user:u"]}`))
+	f.write(put("a.md", long("alpha", 20), everybody)) // nothing changed
+	f.write(put("a.md", long("alpha", 20), `{"allow":["user:u"]}`))
 	f.write(row{op: record.OpUpdate, values: map[string]any{"path": "a.md", "acl": everybody}})
-	f.write(gone("b.md"), put("moved.md", long("beta", 6), everybody)) // renamed
+	f.write(gone("b.md"), put("moved.md", long("beta", 20), everybody)) // renamed
 	if n := inputs(); n != first {
 		t.Errorf("%d texts were embedded again", n-first)
 	}
-	f.write(put("a.md", strings.Replace(long("alpha", 6), "Sentence 3 of part 2", "Another sentence of part 2", 1), everybody))
+	f.write(put("a.md", strings.Replace(long("alpha", 20), "Sentence 3 of part 2", "Another sentence of part 2", 1), everybody))
 	if n := inputs() - first; n < 1 || n > 3 {
 		t.Errorf("one changed sentence had %d texts embedded", n)
 	}

@@ -11,31 +11,78 @@ import (
 
 // structure cuts along the blocks of the document.
 func (s *splitter) structure() {
-	// The rest is for the titles before the text. It is the same for every
-	// chunk, so that a longer heading moves no cut.
-	body := s.cfg.MaxTokens - s.prefixTokens() - 4
+	body := s.cfg.MaxTokens - s.reserve() - 4
 	s.makeAtoms(body)
 	if len(s.atoms) == 0 {
 		return
 	}
 	s.tree = newCutTree(s.atoms)
-	type span struct{ from, to int }
-	for todo := []span{{0, len(s.atoms)}}; len(todo) > 0; {
-		last := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if s.tree.tokens(last.from, last.to) <= body || last.to-last.from == 1 {
-			if c, ok := s.assemble(last.from, last.to); ok || last.to-last.from == 1 {
-				if c.Text != "" {
-					s.out = append(s.out, c)
-				}
-				continue
-			}
-		}
-		at := s.tree.cut(last.from, last.to, body)
-		todo = append(todo, span{at, last.to}, span{last.from, at})
+	for _, sp := range s.spans(body) {
+		s.add(sp, body)
 	}
 }
 
+// span is the atoms [from, to).
+type span struct{ from, to int }
+
+// spans cuts until every piece fits, then joins neighbours that fit together:
+// cousins in the tree of cuts often do. A run of such neighbours is short, so
+// that a join far from an edit stays as well.
+func (s *splitter) spans(body int) []span {
+	var out []span
+	for todo := []span{{0, len(s.atoms)}}; len(todo) > 0; {
+		last := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if s.tree.tokens(last.from, last.to) > body && last.to-last.from > 1 {
+			at := s.tree.cut(last.from, last.to, body)
+			todo = append(todo, span{at, last.to}, span{last.from, at})
+			continue
+		}
+		if n := len(out); n > 0 && s.tree.tokens(out[n-1].from, last.to) <= body {
+			out[n-1].to = last.to
+			continue
+		}
+		out = append(out, last)
+	}
+	return out
+}
+
+// add makes the chunk of a span, or chunks of its parts where what is repeated
+// makes it too long.
+func (s *splitter) add(sp span, body int) {
+	c, fits := s.assemble(sp.from, sp.to)
+	if fits || sp.to-sp.from == 1 {
+		if c.Text != "" {
+			s.out = append(s.out, c)
+		}
+		return
+	}
+	at := s.tree.cut(sp.from, sp.to, body)
+	s.add(span{sp.from, at}, body)
+	s.add(span{at, sp.to}, body)
+}
+
+// reserve is the room for the titles before the text: that of the longest ones
+// of the document, rounded up, so that a changed heading seldom moves a cut.
+func (s *splitter) reserve() int {
+	limit := s.prefixTokens()
+	if limit == 0 {
+		return 0
+	}
+	longest := 0
+	var last []string
+	for _, b := range s.doc.Blocks {
+		if len(b.Heading) > 0 && (len(last) != len(b.Heading) || &last[0] != &b.Heading[0]) {
+			last = b.Heading
+			longest = max(longest, s.count.of(s.shorten(b.Heading, limit)))
+		}
+	}
+	title := s.count.of(s.shorten([]string{s.doc.Title}, limit))
+	const step = 16
+	return min((longest+title+4+step-1)/step*step, limit)
+}
+
+// prefixTokens is the most that titles may take.
 func (s *splitter) prefixTokens() int {
 	if strings.Trim(strings.ReplaceAll(s.cfg.Template, "{text}", ""), " \n") == "" {
 		return 0

@@ -81,7 +81,7 @@ func (t *cutTree) cut(from, to, maxTokens int) int {
 		least int
 		up    rank
 	}{
-		{maxTokens / 8, 6}, // a short section may stand alone
+		{maxTokens * 3 / 8, 6}, // a short section may stand alone
 		{maxTokens * 3 / 8, rankLine},
 		{maxTokens / 2, rankWord},
 		{maxTokens / 4, rankWord},

@@ -41,7 +41,7 @@ func (ss *session) load(ctx context.Context, l *listing, f *known) (change, erro
 		c.op = record.OpInsert
 	}
 	if l.Skip != nil {
-		return refuse(c, f, published, l.Skip, true), nil
+		return refuse(c, f, published, l.Skip, l.Skip.Code != root.Forbidden.Code), nil
 	}
 	var b body
 	var err error
@@ -81,7 +81,7 @@ func (ss *session) weigh(c *change, f *known, published bool) {
 		c.what |= whatLight
 		c.body = nil
 	}
-	if sameBody && f.etag == c.etag && f.acl == c.acl && f.title == c.title && f.uri == c.uri && f.metadata == c.metadata &&
+	if sameBody && f.reason == "" && f.etag == c.etag && f.acl == c.acl && f.title == c.title && f.uri == c.uri && f.metadata == c.metadata &&
 		f.modified == c.modified && f.size == c.size && f.mime == c.mime {
 		c.what = 0
 	}

@@ -143,11 +143,12 @@ func noise(seed uint64, n int) string {
 }
 
 // TestCopyCrashesAtEveryStep copies, changes, renames and deletes with a crash
-// at each third step, in the middle of a multipart upload too; with
+// at each fourth step, in the middle of a multipart upload too; with
 // SLUICE_FILES_EVERY=1 at each step.
 func TestCopyCrashesAtEveryStep(t *testing.T) {
+	t.Parallel()
 	for _, byHash := range []bool{false, true} {
-		n, step := 0, 3
+		n, step := 0, 4
 		if os.Getenv("SLUICE_FILES_EVERY") != "" {
 			step = 1
 		}

@@ -64,12 +64,13 @@ func openGraph(t *testing.T, tr *drivetest.Tree) Root {
 
 // TestDrives leads both drives through the same life.
 func TestDrives(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []struct {
 		name  string
 		serve func(testing.TB) *drivetest.Tree
 		open  func(*testing.T, *drivetest.Tree) Root
 	}{{"google", drivetest.Google, openDrive}, {"microsoft", drivetest.Microsoft, openGraph}} {
-		t.Run(kind.name, func(t *testing.T) { life(t, kind.serve(t), kind.open) })
+		t.Run(kind.name, func(t *testing.T) { t.Parallel(); life(t, kind.serve(t), kind.open) })
 	}
 }
 
@@ -81,12 +82,12 @@ func life(t *testing.T, tr *drivetest.Tree, open func(*testing.T, *drivetest.Tre
 	tr.Put(drivetest.Node{ID: "c", Name: "c.txt", Parent: "f2", Content: "text c", MIME: "text/plain"})
 	tr.Put(drivetest.Node{ID: "h", Name: "hidden.txt", Content: "text h", MIME: "text/plain", Readers: []string{"anyone:"}})
 	tr.Hide("h")
-	tr.Throttle(2)
+	tr.Throttle(1)
 	w := newWorld(t, nil)
 	pass := w.follower(open(t, tr))
 	pass()
 	w.want("read a.txt", "read Reports/2026/b.txt", "read Reports/2026/c.txt", "read hidden.txt")
-	if tr.Asked["throttled"] != 2 {
+	if tr.Asked["throttled"] != 1 {
 		t.Errorf("throttled %d times", tr.Asked["throttled"])
 	}
 	for path, want := range map[string]string{"a.txt": `{"allow":["group:eng@x.example","user:anna@x.example","user:bob@x.example"],"deny":[]}`,

@@ -1,7 +1,9 @@
 package files
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -150,6 +152,51 @@ func TestWhatIsNotRead(t *testing.T) {
 	w.want("delete in/real.txt", "delete fine.txt")
 }
 
+// TestUnreadableFileKeepsItsDocument: a file that may not be read for a while
+// is refused once, stays as it was, and is followed again afterwards.
+func TestUnreadableFileKeepsItsDocument(t *testing.T) {
+	forbidden := false
+	w := newWorld(t, func(c *Config) {
+		open := c.Open
+		c.Open = func(ctx context.Context) (Root, error) {
+			r, err := open(ctx)
+			return forbidding{r, &forbidden}, err
+		}
+	})
+	w.write("a.txt", "one")
+	w.must()
+	w.take()
+	forbidden = true
+	w.write("a.txt", "second")
+	w.must()
+	w.must()
+	w.want()
+	if got := w.brokers.stream("files").rejects; !slices.Equal(got, []string{"a.txt forbidden"}) {
+		t.Errorf("refused %q", got)
+	}
+	if w.files()["a.txt"].body != "one" {
+		t.Errorf("a.txt: %+v", w.files()["a.txt"])
+	}
+	forbidden = false
+	w.must()
+	w.want("update a.txt")
+	w.same()
+	w.must()
+	w.want()
+}
+
+type forbidding struct {
+	Root
+	forbidden *bool
+}
+
+func (f forbidding) Open(ctx context.Context, e root.Entry, offset int64) (io.ReadCloser, error) {
+	if *f.forbidden {
+		return nil, root.Forbidden
+	}
+	return f.Root.Open(ctx, e, offset)
+}
+
 func TestSuspiciousListingIsRefused(t *testing.T) {
 	share := 0.0
 	w := newWorld(t, func(c *Config) { c.MaxGone = share })
@@ -206,6 +253,7 @@ func (w *world) points() (n int) {
 // last records on the brokers or not, and compares what a sink has applied
 // with the run of a world that was left in peace.
 func TestCrashAtEveryStep(t *testing.T) {
+	t.Parallel()
 	build := func(t *testing.T) *world {
 		w := newWorld(t, func(c *Config) { c.Inline = 64; c.Permissions = true; c.MaxGone = 1 })
 		for i := range 12 {
@@ -306,6 +354,7 @@ func TestChangedBetweenCrashAndRestart(t *testing.T) {
 // TestRandomLife changes a folder at random, crashes at random steps and
 // compares folder and sink after each quiet pass.
 func TestRandomLife(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		w := newWorld(t, func(c *Config) { c.Inline = 40; c.MaxGone = 1; c.Permissions = true })
@@ -362,6 +411,7 @@ func TestRandomLife(t *testing.T) {
 }
 
 func TestTenThousandFiles(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	for i := range 10_000 {
 		w.write(fmt.Sprintf("%02d/%04d.txt", i%50, i), fmt.Sprint("file ", i))

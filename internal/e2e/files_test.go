@@ -53,8 +53,14 @@ func TestFolderIsSearched(t *testing.T) {
 	w.write("papers/eng/secret.md", "# Turbine\n\nThe turbine blueprint is confidential.\n")
 	w.write("papers/big.txt", "The zeppelin manual.\n"+strings.Repeat("Filler line about nothing at all.\n", 40_000))
 	w.write("papers/note.tmp", "not read")
+	if err := os.Symlink("/etc/passwd", filepath.Join(w.dir, "papers/link.txt")); err != nil {
+		t.Fatal(err)
+	}
 	w.run(0, "validate")
 	w.run(0, "run", "--until-caught-up")
+	if out := w.run(0, "dlq", "ls"); !strings.Contains(out, "symlink_outside") || strings.Contains(out, "link.txt") {
+		t.Errorf("the dead letters are\n%s", out)
+	}
 
 	if out := w.run(0, "search", "leaking", "pump"); !strings.Contains(out, "pump.md") {
 		t.Errorf("everybody sees:\n%s", out)

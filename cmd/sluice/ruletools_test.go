@@ -202,3 +202,19 @@ func TestKeysCommand(t *testing.T) {
 		t.Errorf("the ring: %v, %v", info, err)
 	}
 }
+
+// TestDocumentedTests: the tests in the documentation pass.
+func TestDocumentedTests(t *testing.T) {
+	text, err := os.ReadFile("../../docs/changing-rules.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := fence.FindSubmatch(text)
+	if m == nil {
+		t.Fatal("no example")
+	}
+	path := writeFile(t, filepath.Join(t.TempDir(), "sluice.yaml"), string(m[1]))
+	if code, out, errs := run("test", "-c", path); code != exitOK {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}

@@ -20,6 +20,7 @@ sources:
       public.customers:
         - hash: { field: email, key: "${ring:keys/r}" }
         - encrypt: { field: name, key: "${ring:keys/r}" }
+        - encrypt: { field: note, key: "${ring:keys/r}", per: id }
         - drop: { fields: [phone] }
 sinks:
   lake:
@@ -38,7 +39,7 @@ const (
 	name = "Anna Canary"
 )
 
-const tables = `CREATE TABLE customers (id bigint PRIMARY KEY, email text, name text, phone text, country text);
+const tables = `CREATE TABLE customers (id bigint PRIMARY KEY, email text, name text, phone text, country text, note text DEFAULT 'Canary note');
 	CREATE TABLE orders (id bigint PRIMARY KEY, total numeric(10,2));
 	INSERT INTO customers VALUES (1, '` + mail + `', '` + name + `', '+49 171 5550123', 'DE');
 	INSERT INTO orders VALUES (1, 12.50), (2, 3)`
@@ -46,6 +47,7 @@ const tables = `CREATE TABLE customers (id bigint PRIMARY KEY, email text, name 
 // TestTools goes through the life of a rule: looked at, run, its key rotated,
 // its values opened again, and changed.
 func TestTools(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, file)
 	w.sql(tables)
 	w.must(0, []string{"keys", "new", "keys/r"}, `key: "${ring:keys/r}"`)
@@ -60,7 +62,7 @@ func TestTools(t *testing.T) {
 	}
 	w.must(0, []string{"preview", "shop-db.public.customers", "--reveal", "--rules"}, mail, name, "drop(phone)")
 	w.must(2, []string{"preview", "shop-db.public.customer"}, "no stream", "shop-db.public.customers")
-	w.must(0, []string{"explain", "shop-db.public.customers"}, "5 columns, columns from the source", "phone is gone", "email: its values",
+	w.must(0, []string{"explain", "shop-db.public.customers"}, "6 columns, columns from the source", "phone is gone", "email: its values",
 		"topic      shop.shop-db.public.customers", "country is gone; + land text", "→ shop.customers")
 	w.must(3, []string{"explain", "shop-db.public.customers", "--offline"}, "no run has written down")
 	w.must(0, []string{"plan"}, "has not run here yet")
@@ -118,7 +120,37 @@ func TestTools(t *testing.T) {
 	if code, out, _ = w.sluice(field(t, first, "name"), "decrypt", "--key", "${ring:keys/r}", "--domain", "shop-db.public.customers.phone"); code != 1 || strings.Contains(out, name) {
 		t.Errorf("another place opens: %d\n%s", code, out)
 	}
+	w.forget(t, first, rotated)
 	w.change(t)
+}
+
+// forget erases one of two persons.
+func (w *world) forget(t *testing.T, first, other string) {
+	open := func(value string) (int, string) {
+		code, out, errs := w.sluice(after(t, value)+"\n", "decrypt", "--stream", "shop-db.public.customers", "--field", "note")
+		return code, out + errs
+	}
+	for _, v := range []string{first, other} {
+		if code, out := open(v); code != 0 || !strings.Contains(out, `"note":"Canary note"`) {
+			t.Errorf("decrypt: %d\n%s", code, out)
+		}
+	}
+	w.must(1, []string{"erase", "1000000"}, "nobody of this name has a key")
+	w.must(0, []string{"erase", "1"}, "erased the key that ${ring:keys/r} wraps")
+	w.must(1, []string{"erase", "1"}, "nobody of this name")
+	if code, out := open(first); code != 1 || strings.Contains(out, "Canary") || !strings.Contains(out, "has no key any more") {
+		t.Errorf("an erased person's value: %d\n%s", code, out)
+	}
+	if code, out := open(other); code != 0 || !strings.Contains(out, "Canary note") {
+		t.Errorf("another person's value: %d\n%s", code, out)
+	}
+	// The person comes back at the source: refused, and never in clear.
+	w.sql("UPDATE customers SET note = 'Canary again' WHERE id = 1")
+	w.must(0, []string{"run", "--until-caught-up"}, "caught up")
+	_, out, errs := w.sluice("", "dlq", "ls")
+	if !strings.Contains(out, "subject_without_key") || strings.Contains(out+errs, "Canary") {
+		t.Errorf("dead letters:\n%s%s", out, errs)
+	}
 }
 
 // change plans changes of the file.
@@ -150,6 +182,7 @@ func (w *world) change(t *testing.T) {
 // TestFailClosed: without its key a stream is parked and nothing of it reaches
 // Kafka; the other stream goes on, and the exit code says so.
 func TestFailClosed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, strings.ReplaceAll(file, "${ring:keys/r}", "${vault:keys/v}"))
 	w.sql(tables)
 	service, addr := startVault(t)

@@ -64,6 +64,7 @@ type Index struct {
 	identities map[string]time.Duration // whose groups are being followed, and their greatest age
 	written    time.Time                // when a document was written last
 	dirtySince time.Time                // since when there are vectors without an index
+	views      *store.Views             // nil = none
 }
 
 // Open connects, prepares the schema and starts its maintenance.
@@ -105,6 +106,14 @@ func Open(ctx context.Context, cfg Config) (*Index, error) {
 
 // Store returns where the documents are.
 func (x *Index) Store() *store.Store { return x.store }
+
+// Views makes the views of other programs; after a change of the model they are made anew.
+func (x *Index) Views(ctx context.Context, v store.Views) error {
+	x.mu.Lock()
+	x.views = &v
+	x.mu.Unlock()
+	return x.store.CreateViews(ctx, v)
+}
 
 // Close ends the maintenance, after a last count of words, and the connections. Calling it twice is fine.
 func (x *Index) Close() error {
@@ -264,8 +273,15 @@ func (x *Index) reembed(ctx context.Context) error {
 		}
 		if len(hashes) == 0 {
 			done, err := x.store.Activate(ctx)
-			if done {
-				x.log.Info("searches use the vectors of the new model")
+			if !done || err != nil {
+				return err
+			}
+			x.log.Info("searches use the vectors of the new model")
+			x.mu.Lock()
+			views := x.views
+			x.mu.Unlock()
+			if views != nil {
+				err = x.store.CreateViews(ctx, *views)
 			}
 			return err
 		}

@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-data/sluice/record"
 	"github.com/sluice-data/sluice/vector"
 	"github.com/sluice-data/sluice/vector/search"
+	"github.com/sluice-data/sluice/vector/store"
 )
 
 // The index is built after the load, an unfinished one is built anew, and with it a user of few documents still
@@ -89,5 +91,44 @@ func TestUnusedTextsAreCollected(t *testing.T) {
 	f.write(put("again.txt", "second text", everybody))
 	if c := count(t, x); c.Texts != 2 || c.Vectors != 2 || c.Documents != 2 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Other programs read the documents in their own shapes, and no more of them than their principals may see.
+func TestViewsOfOtherPrograms(t *testing.T) {
+	url := database(t)
+	x := open(t, url)
+	f := newFeed(t, x, filesSchema())
+	f.write(put("a.txt", "a public text", everybody), put("b.txt", "a text of anna", `{"allow":["user:anna"]}`))
+	f.flush()
+	ctx := context.Background()
+	if err := x.Views(ctx, store.Views{Airbyte: "airbyte", Streams: []record.StreamName{{Source: "docs", Name: "files"}}}); err != nil {
+		t.Fatal(err)
+	}
+	conn := dial(t, url)
+	read := func(sql string) (n int) {
+		t.Helper()
+		if err := conn.QueryRow(ctx, sql).Scan(&n); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		return n
+	}
+	queries := []string{
+		`select count(*) from airbyte.files where document_id like 'Stream_files_Key_%' and metadata->>'_ab_stream' = 'files' and document_content like 'a %' and vector_dims(embedding) = 64`,
+		`select count(*) from rag.langchain_pg_embedding e join rag.langchain_pg_collection c on c.uuid = e.collection_id where c.name = 'docs.files' and e.cmetadata->>'source' like '%.txt'`,
+		`select count(*) from rag.data_documents where metadata_->>'source' like '%.txt' and text <> '' and embedding is not null`,
+	}
+	for _, q := range queries {
+		if n := read(q); n != 1 {
+			t.Errorf("everybody sees %d: %s", n, q)
+		}
+	}
+	if _, err := conn.Exec(ctx, `set sluice.principals = 'user:anna'`); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range queries {
+		if n := read(q); n != 2 {
+			t.Errorf("anna sees %d: %s", n, q)
+		}
 	}
 }

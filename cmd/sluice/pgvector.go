@@ -42,6 +42,7 @@ type pgvectorSettings struct {
 	IndexFrom int              `yaml:"index_from" default:"20000" doc:"vectors from which on an HNSW index is built; below 0: never"`
 	S3        *s3Settings      `yaml:"s3" doc:"the store of bodies that do not travel with their records; the one that the source names if empty"`
 	Commit    commitSettings   `yaml:"commit" doc:"when the offsets are stored; documents are stored at once"`
+	Layout    string           `yaml:"layout" default:"documents" enum:"documents,airbyte" doc:"airbyte: also a view a stream with the five columns of Airbyte's destination, in schema airbyte"`
 	Callers   []callerSettings `yaml:"callers" doc:"who may ask through sluice mcp with a token"`
 }
 
@@ -187,6 +188,10 @@ func openPgvector(ctx context.Context, p *pipeline, s *config.Sink) (openSink, e
 	}
 	bodies := &bodyRoots{}
 	opened.close = func() error { return errors.Join(x.Close(), bodies.close()) }
+	var views store.Views
+	if settings.Layout == "airbyte" {
+		views.Airbyte = "airbyte"
+	}
 	for _, stream := range s.Streams {
 		st, err := stream.Settings.(*pgvectorStream).config(p.file, stream.From)
 		if err != nil {
@@ -197,6 +202,9 @@ func openPgvector(ctx context.Context, p *pipeline, s *config.Sink) (openSink, e
 			return opened, err
 		}
 		st.Bodies = b
+		if st.Holds == "" || st.Holds == vector.Files || st.Holds == vector.Records {
+			views.Streams = append(views.Streams, st.Name)
+		}
 		opened.streams = append(opened.streams, func(context.Context) (topic.Sink, error) {
 			sink, err := x.Sink(st)
 			if err != nil {
@@ -205,7 +213,7 @@ func openPgvector(ctx context.Context, p *pipeline, s *config.Sink) (openSink, e
 			return sink, nil
 		})
 	}
-	return opened, nil
+	return opened, x.Views(ctx, views)
 }
 
 // caller returns who shows the token; every token is compared, and in constant time.

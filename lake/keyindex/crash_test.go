@@ -165,10 +165,10 @@ func faultAt(t *testing.T, n int64, forever bool) bool {
 
 // After a failed Apply the same change can be applied again.
 func TestApplyAgainAfterDiskFull(t *testing.T) {
-	full := false
+	var full atomic.Bool // merges run beside
 	o := small()
 	o.fault = func(op, name string) error {
-		if full {
+		if full.Load() {
 			return errFull
 		}
 		return nil
@@ -179,11 +179,11 @@ func TestApplyAgainAfterDiskFull(t *testing.T) {
 	m := newModel()
 	for range 60 {
 		c, deletes := s.next(x, m)
-		full = true
+		full.Store(true)
 		if err := x.Apply(c); !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
 		}
-		full = false
+		full.Store(false)
 		m.check(t, x, s.keys)
 		if err := x.Apply(c); err != nil {
 			t.Fatal(err)

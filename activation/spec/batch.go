@@ -225,13 +225,19 @@ var reasons = [...]struct{ code, message string }{
 // reason returns the vendor's code and words of a refusal.
 func (d *Destination) reason(a *answer, changes []*delivery.Change) (code, message string) {
 	for _, at := range reasons {
-		code, message = cleanCode(text(find(a.doc, at.code, ""))), text(find(a.doc, at.message, ""))
-		if message != "" {
-			return code, scrub(message, changes)
+		c, m := cleanCode(text(find(a.doc, at.code, ""))), text(find(a.doc, at.message, ""))
+		if code == "" && c != "" {
+			code = c
+		}
+		if message == "" {
+			message = m
+		}
+		if c != "" && m != "" {
+			return c, scrub(m, changes)
 		}
 	}
 	if code == "" {
 		code = fmt.Sprintf("HTTP_%d", a.status)
 	}
-	return code, ""
+	return code, scrub(message, changes)
 }

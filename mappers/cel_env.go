@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
@@ -57,16 +58,11 @@ func celType(f *record.Field) *cel.Type {
 
 var identifier = regexp.MustCompile(`^[_a-zA-Z][_a-zA-Z0-9]*$`)
 
-// celEnvironment declares the fields and our functions: what it does not
-// declare is an error when the rule is loaded.
-func celEnvironment(cols []column) (*cel.Env, error) {
+// celBase declares our functions: what it does not declare is an error when
+// the rule is loaded. It is made once, as that takes as long as ten thousand rows.
+var celBase = sync.OnceValues(func() (*cel.Env, error) {
 	options := []cel.EnvOption{cel.ClearMacros(), cel.ParserExpressionSizeLimit(maxExpressionBytes), cel.ParserRecursionLimit(maxExpressionDepth),
 		cel.ExpressionNodeLimit(maxExpressionNodes), cel.ExpressionNestingDepthLimit(maxExpressionDepth)}
-	for i := range cols {
-		if f := &cols[i].field; identifier.MatchString(f.Name) {
-			options = append(options, cel.Variable(f.Name, celType(f)))
-		}
-	}
 	byName := map[string][]cel.FunctionOpt{}
 	var order []string
 	for i := range celFunctions {
@@ -88,6 +84,21 @@ func celEnvironment(cols []column) (*cel.Env, error) {
 		options = append(options, cel.Function(name, byName[name]...))
 	}
 	return cel.NewCustomEnv(options...)
+})
+
+// celEnvironment declares the fields beside our functions.
+func celEnvironment(cols []column) (*cel.Env, error) {
+	base, err := celBase()
+	if err != nil || len(cols) == 0 {
+		return base, err
+	}
+	var fields []cel.EnvOption
+	for i := range cols {
+		if f := &cols[i].field; identifier.MatchString(f.Name) {
+			fields = append(fields, cel.Variable(f.Name, celType(f)))
+		}
+	}
+	return base.Extend(fields...)
 }
 
 func celTypeOf(k valueKind) *cel.Type {

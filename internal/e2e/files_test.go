@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const filesConfig = `name: library
@@ -111,4 +115,84 @@ func TestFolderIsSearched(t *testing.T) {
 	if objects, _ = filepath.Glob(filepath.Join(w.dir, "data/s3/buckets/copies/papers/sha256/*/*")); len(objects) != 3 {
 		t.Errorf("copies after the delete: %v", objects)
 	}
+}
+
+const killedConfig = `name: killed
+dir: data
+kafka: { embedded: true }
+sources:
+  docs: { files: { path: papers, every: 1s, max_gone: 1 } }
+sinks:
+  lake:
+    iceberg:
+      catalog: { sql: "sqlite:data/catalog.db" }
+      warehouse: s3://lake/killed
+      s3: { embedded: true }
+      commit: { every: 300ms }
+    streams:
+      - { from: docs.files, table: killed.log, mode: append }
+  latest:
+    iceberg:
+      catalog: { sql: "sqlite:data/catalog.db" }
+      warehouse: s3://lake/killed
+      s3: { embedded: true }
+      commit: { every: 300ms }
+    streams:
+      - { from: docs.files, table: killed.files }
+`
+
+// Files arrive while sluice is killed at random: each is in the log exactly
+// once, and what is deleted is gone.
+func TestFilesAcrossKills(t *testing.T) {
+	w := newWorld(t, killedConfig, `SELECT 1`)
+	r, n := rand.New(rand.NewPCG(uint64(os.Getpid()), 1)), 0
+	arrive := func() { // whole, as a file that is seen half written has two versions
+		n++
+		w.write("arriving", fmt.Sprint("paper ", n))
+		to := filepath.Join(w.dir, fmt.Sprintf("papers/%d/%d.txt", n%3, n))
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(w.dir, "arriving"), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 6 {
+		for range 25 {
+			arrive()
+		}
+		cmd := exec.CommandContext(w.ctx, w.sluice, "run")
+		cmd.Dir, cmd.Env = w.dir, w.env
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
+		for deadline := time.Now().Add(time.Duration(500+r.IntN(4000)) * time.Millisecond); time.Now().Before(deadline); {
+			arrive()
+			select {
+			case <-ended:
+				t.Fatal("sluice ended by itself")
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+	w.run(0, "run", "--until-caught-up")
+	for _, table := range []string{"killed.log", "killed.files"} {
+		if out := w.run(0, "inspect", table); !strings.Contains(out, fmt.Sprintf(" %d rows", n)) {
+			t.Errorf("want %d rows in %s:\n%s", n, table, out)
+		}
+	}
+	for _, i := range []int{1, 2, 3} {
+		if err := os.Remove(filepath.Join(w.dir, fmt.Sprintf("papers/%d/%d.txt", i%3, i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.run(0, "run", "--until-caught-up")
+	if out := w.run(0, "inspect", "killed.files"); !strings.Contains(out, fmt.Sprintf(" %d rows", n-3)) {
+		t.Errorf("want %d rows:\n%s", n-3, out)
+	}
+	t.Logf("%d files, 6 kills", n)
 }

@@ -104,12 +104,31 @@ func cleanJSON(raw []byte) *string {
 	if d.Decode(&v) != nil {
 		return nil
 	}
-	out, err := json.Marshal(v)
+	out, err := json.Marshal(cleanValue(v))
 	if err != nil {
 		return nil
 	}
-	s := strings.ReplaceAll(string(out), `\u0000`, "\uFFFD")
+	s := string(out)
 	return &s
+}
+
+// cleanValue cleans the texts of a decoded JSON value.
+func cleanValue(v any) any {
+	switch x := v.(type) {
+	case string:
+		return clean(x)
+	case []any:
+		for i := range x {
+			x[i] = cleanValue(x[i])
+		}
+	case map[string]any:
+		out := make(map[string]any, len(x))
+		for k, e := range x {
+			out[clean(k)] = cleanValue(e)
+		}
+		return out
+	}
+	return v
 }
 
 // jsonStrings returns a JSON array of ss.

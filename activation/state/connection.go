@@ -21,6 +21,16 @@ const (
 	writeRows = 100
 )
 
+// rows returns how many rows a statement writes. A round trip to Postgres is
+// worth many; SQLite has none, and keeps a journal of its own for a statement
+// of several rows.
+func (s *Store) rows() int {
+	if s.postgres {
+		return writeRows
+	}
+	return 1
+}
+
 const (
 	flagOwned = 1 << iota
 	flagGone
@@ -282,7 +292,7 @@ func (c *Lease) write(ctx context.Context, entries []Entry, marks map[int32]Mark
 		if err := c.fence(ctx, tx, entries, marks, ttl); err != nil {
 			return err
 		}
-		for chunk := range slices.Chunk(entries, writeRows) {
+		for chunk := range slices.Chunk(entries, c.s.rows()) {
 			if err := c.upsert(ctx, tx, chunk); err != nil {
 				return err
 			}
@@ -377,7 +387,7 @@ func (c *Connection) upsert(ctx context.Context, tx *sql.Tx, chunk []Entry) erro
 		args = append(args, c.id, e.Key[:], match, e.ID, flags, int64(e.Row), fields, int64(e.Part), e.Offset,
 			int64(e.Pos.Epoch), int64(e.Pos.LSN), int64(e.Pos.Seq), int64(e.Outcome), e.Code, int64(e.Attempts), unixMicro(e.Quarantine))
 	}
-	if len(chunk) < writeRows {
+	if len(chunk) < c.s.rows() {
 		_, err := tx.ExecContext(ctx, c.s.query(q), args...)
 		return err
 	}

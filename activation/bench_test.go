@@ -33,7 +33,9 @@ func (swift) Read(context.Context, string, string, []string, []string) ([]delive
 	return nil, ErrUnreadable
 }
 
-func (swift) Describe(context.Context, string) (delivery.Object, error) { return delivery.Object{}, nil }
+func (swift) Describe(context.Context, string) (delivery.Object, error) {
+	return delivery.Object{}, nil
+}
 
 var wide = func() *record.Schema {
 	s := &record.Schema{Stream: customers.Stream, Fields: []record.Field{{Name: "id", Kind: record.Int64, Key: 1}, {Name: "email", Kind: record.Text}}}

@@ -56,6 +56,8 @@ type Index struct {
 	engine *parse.Engine
 	cut    []byte // hash of how texts are cut
 
+	filled time.Time // when no text was without a vector; the maintenance's only
+
 	wake chan struct{}
 	stop context.CancelFunc
 	done chan struct{}
@@ -229,8 +231,13 @@ func (x *Index) round(ctx context.Context, slow bool) {
 	if m != nil {
 		defer m.Release()
 		err = errors.Join(err, m.CountWords(ctx))
-		if !x.store.IsActive() {
-			err = errors.Join(err, x.reembed(ctx))
+		// Once active too: a process that still wrote for the model of before may have left texts without a vector.
+		if !x.store.IsActive() || slow && time.Since(x.filled) > fillEvery {
+			fillErr := x.reembed(ctx)
+			if fillErr == nil {
+				x.filled = time.Now()
+			}
+			err = errors.Join(err, fillErr)
 		}
 		if x.quiet() {
 			built, indexErr := m.Index(ctx)
@@ -248,6 +255,9 @@ func (x *Index) round(ctx context.Context, slow bool) {
 		x.log.Warn("maintenance of the documents goes on later", "error", err)
 	}
 }
+
+// fillEvery is how often texts without a vector are looked for.
+const fillEvery = 15 * time.Minute
 
 // indexPatience is how long an index waits for a pause of the load.
 const indexPatience = 10 * time.Minute
@@ -270,6 +280,9 @@ func (x *Index) reembed(ctx context.Context) error {
 		hashes, texts, err := x.store.Missing(ctx, 1000)
 		if err != nil {
 			return err
+		}
+		if len(hashes) == 0 && x.store.IsActive() {
+			return nil
 		}
 		if len(hashes) == 0 {
 			done, err := x.store.Activate(ctx)

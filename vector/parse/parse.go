@@ -252,6 +252,9 @@ func (b *body) ReadAt(p []byte, off int64) (int, error) {
 	if err := b.ctx.Err(); err != nil {
 		return 0, err
 	}
+	if off < 0 { // a place that the file itself gave, through a reader of its format
+		return 0, errors.New("a place before the beginning")
+	}
 	n, err := b.at.ReadAt(p, off)
 	return n, b.keep(err)
 }

@@ -47,7 +47,7 @@ type previewStep struct {
 func (a *app) previewCommand() *cobra.Command {
 	var rows int
 	var reveal, each bool
-	var only string
+	var only, from string
 	cmd := &cobra.Command{
 		Use:   "preview STREAM",
 		Short: "Show what the rules make of some rows",
@@ -60,18 +60,22 @@ func (a *app) previewCommand() *cobra.Command {
 			if rows < 1 || rows > maxPreview {
 				return invalid(fmt.Errorf("-n: want 1 to %d rows", maxPreview))
 			}
-			return a.preview(args[0], rows, reveal, each, only)
+			if from != "source" && from != "topic" {
+				return invalid(errors.New("--from: want source or topic"))
+			}
+			return a.preview(args[0], rows, reveal, each, only, from)
 		},
 	}
 	f := cmd.Flags()
 	f.IntVarP(&rows, "rows", "n", 5, "how many rows")
 	f.BoolVar(&reveal, "reveal", false, "show values that never reach Kafka")
 	f.BoolVar(&each, "rules", false, "show every row behind each rule, not only behind each phase")
+	f.StringVar(&from, "from", "source", "source: its rows through all rules; topic: the newest rows there through those of the sinks")
 	f.StringVar(&only, "sink", "", "show only this sink")
 	return cmd
 }
 
-func (a *app) preview(ref string, n int, reveal, each bool, only string) error {
+func (a *app) preview(ref string, n int, reveal, each bool, only, from string) error {
 	f, err := a.load()
 	if err != nil {
 		return err
@@ -93,17 +97,31 @@ func (a *app) preview(ref string, n int, reveal, each bool, only string) error {
 		return environment(err)
 	}
 	clean := func(err error) error { return errors.New(redactor(f.SecretValues()).Replace(err.Error())) }
-	batch, err := sample(ctx, f, s, name, n)
-	if err != nil {
-		return environment(clean(err))
-	}
 	p := previewer{c: chains{f: f, keys: ring.Current}, reveal: reveal, each: each, only: only}
 	p.protect, p.sinks = phasesOf(f, s, name)
-	result, err := p.rows(ctx, batch)
-	if err != nil {
-		return err
+	result := preview{Rows: []previewRow{}}
+	if from == "topic" {
+		rows, err := topicRows(ctx, f, name, n)
+		if err != nil {
+			return environment(clean(err))
+		}
+		for _, b := range rows {
+			row, err := p.topicRow(b)
+			if err != nil {
+				return err
+			}
+			result.Rows = append(result.Rows, row)
+		}
+	} else {
+		batch, err := sample(ctx, f, s, name, n)
+		if err != nil {
+			return environment(clean(err))
+		}
+		if result, err = p.rows(ctx, batch); err != nil {
+			return err
+		}
 	}
-	result.Stream, result.From, result.Revealed = name.String(), "source", reveal
+	result.Stream, result.From, result.Revealed = name.String(), from, reveal
 	a.result = result
 	if !a.json {
 		fmt.Fprint(a.stdout, asciiDots(plainText(result.text())))

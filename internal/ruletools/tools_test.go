@@ -70,6 +70,10 @@ func TestTools(t *testing.T) {
 	stop := w.start()
 	s := w.until("the first load", func(s state) bool { return s.find("sink", "shop-db.public.customers").Delivered == 1 })
 	first := w.topic(s.Processes[0].Endpoints.Kafka, "shop.shop-db.public.customers", 1)[0]
+	seen = w.must(0, []string{"preview", "shop-db.public.customers", "--from", "topic"}, "topic", "lake", "rename(country)", "sl1.xgcm.")
+	if strings.Contains(seen, mail) {
+		t.Errorf("the topic has the mail:\n%s", seen)
+	}
 	var e struct {
 		Protect struct{ Version string }
 		Sinks   []struct{ Version string }

@@ -111,7 +111,7 @@ func (b *batch) correlate(a *answer) {
 		case yes == 1 && no == 0:
 			row := applied[i].row
 			e.settle(delivery.Result{Outcome: delivery.Applied, Status: a.status, RequestID: a.request,
-				ID: b.knownID(e, text(find(row, r.Applied.ID, ""))), Created: r.Applied.Created != "" && text(find(row, r.Applied.Created, "")) == "true"})
+				ID: b.knownID(e, text(find(row, r.Applied.ID, ""))), Created: b.op == delivery.Insert || r.Applied.Created != "" && text(find(row, r.Applied.Created, "")) == "true"})
 		case yes == 0 && no >= 1:
 			e.settle(b.refusedRow(a, r.Rejected, rejected[i], e))
 		case yes == 0 && no == 0:

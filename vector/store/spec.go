@@ -44,7 +44,7 @@ func (s *Store) chooseSpec(ctx context.Context) error {
 				return err
 			}
 		}
-		s.active = state == "active"
+		s.active.Store(state == "active")
 		_, err = tx.Exec(ctx, s.sql(fmt.Sprintf(`create table if not exists %s (
 			hash bytea primary key references $S.content on delete cascade, e $V.halfvec(%d) not null);
 			alter table %s alter column e set storage external`, s.emb(), spec.Dims, s.emb())))
@@ -147,12 +147,14 @@ func (s *Store) Activate(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("switch to the new model: %w", err)
 	}
-	s.active = s.active || done
+	if done {
+		s.active.Store(true)
+	}
 	return done, nil
 }
 
 // IsActive reports whether searches use our space.
-func (s *Store) IsActive() bool { return s.active }
+func (s *Store) IsActive() bool { return s.active.Load() }
 
 // RetireOld drops the vectors of models that were replaced some time ago.
 func (s *Store) RetireOld(ctx context.Context) error {

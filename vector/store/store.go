@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,8 +43,8 @@ type Store struct {
 	pool       *pgxpool.Pool
 	extVersion string
 	extSchema  string
-	spec       int  // id of the space that we write
-	active     bool // it is the one that searches use
+	spec       int         // id of the space that we write
+	active     atomic.Bool // it is the one that searches use
 }
 
 // Open connects, makes what is missing of the schema, and chooses the space of cfg.Spec: another one than the

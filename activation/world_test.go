@@ -110,7 +110,7 @@ func contacts() Config {
 	return Config{Name: "crm.contacts", Stream: customers.Stream, Object: "contacts", Operation: delivery.Upsert,
 		Match:  Field{Name: "email", From: "email"},
 		Fields: []Field{{Name: "v", From: "v"}, {Name: "note", From: "note"}},
-		Linger: time.Millisecond, RetryBase: time.Millisecond, RetryMax: 5 * time.Millisecond, Ambiguous: 500 * time.Millisecond, Attempts: 50,
+		Linger: time.Millisecond, RetryBase: time.Millisecond, RetryMax: 5 * time.Millisecond, Ambiguous: 3 * time.Second, Attempts: 50,
 		Patience: 10 * time.Second, ReferenceWait: 20 * time.Millisecond}
 }
 

@@ -121,7 +121,7 @@ func count(n *tally, a delivery.Answer) {
 
 // TestShareIsUsedAndOthersAreServed is property P8.
 func TestShareIsUsedAndOthersAreServed(t *testing.T) {
-	const seeds = 20
+	const seeds = 8
 	share := math.Floor(190*DefaultShare) / 10 * 300 // calls that are ours in 300 s
 	for _, c := range []struct {
 		name          string

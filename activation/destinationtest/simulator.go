@@ -49,7 +49,9 @@ type Simulator struct {
 	faults   *faultPlan
 	quota    quota
 	login    *loginServer
-	late     sync.WaitGroup
+	late     int        // calls that are still to be carried out
+	settled  *sync.Cond // told when late or running becomes less
+	running  int        // calls under way
 	ids      int
 	onCall   func(n int) // told of every call before it is carried out; nil = nobody
 }
@@ -96,6 +98,7 @@ func New(name string, o Options) (*Simulator, error) {
 		o.Life = 30 * time.Minute
 	}
 	s := &Simulator{Name: name, o: o, tables: map[string]*table{}, faults: newFaultPlan(o.Faults), login: newLoginServer(o)}
+	s.settled = sync.NewCond(&s.mu)
 	limits := map[string][3]int{"hubspot": {190, 10, 650000}, "salesforce": {1000, 10, 100000}, "klaviyo": {75, 1, 1 << 30},
 		"intercom": {1666, 10, 1 << 30}, "stripe": {100, 1, 1 << 30}, "http": {1 << 30, 1, 1 << 30}}
 	l, ok := limits[name]
@@ -131,6 +134,8 @@ func New(name string, o Options) (*Simulator, error) {
 
 // ServeHTTP answers as the vendor would, with the faults of the plan.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.run(1)
+	defer s.run(-1)
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		http.Error(w, "body too large or cut off", http.StatusRequestEntityTooLarge)
@@ -152,12 +157,13 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.header.Set("X-Request-Id", "req-"+strconv.Itoa(s.requests))
 	fault := s.begin(c)
 	if fault == "delayed" {
-		s.late.Add(1)
+		s.late++
 		time.AfterFunc(s.faults.f.Delay, func() {
-			defer s.late.Done()
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.model.serve(c)
+			s.late--
+			s.settled.Broadcast()
 		})
 	}
 	s.mu.Unlock()
@@ -181,6 +187,14 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(c.status)
 	_, _ = w.Write(c.out) // a client that is gone needs no answer
+}
+
+// run counts the calls under way.
+func (s *Simulator) run(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running += n
+	s.settled.Broadcast()
 }
 
 // begin decides and, unless it is for later, carries out a request.
@@ -299,7 +313,13 @@ func (s *Simulator) SetFaults(f Faults) {
 }
 
 // Settle waits until what is delayed has been carried out.
-func (s *Simulator) Settle() { s.late.Wait() }
+func (s *Simulator) Settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.late+s.running > 0 {
+		s.settled.Wait()
+	}
+}
 
 // Requests returns how many calls came in, and how many of them were over the
 // quota.

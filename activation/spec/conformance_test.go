@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,10 +117,8 @@ func TestConformance(t *testing.T) {
 		return
 	}
 	for _, n := range names {
-		for _, o := range outcomes[n] {
-			if o == "" {
-				return // -run picked a part: there is no page of that
-			}
+		if len(outcomes[n]) == 0 || slices.Contains(outcomes[n], "") {
+			return // -run picked a part: there is no page of that
 		}
 	}
 	page := "# What every destination was tried with\n\nWritten by `go test ./activation/spec -run Conformance -update`; each destination ran against its simulator.\n\n" +

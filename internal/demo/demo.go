@@ -61,6 +61,7 @@ type demo struct {
 	Config
 	started   time.Time
 	server    *server
+	simulator *simulator
 	sluice    *pipeline
 	key       []byte // of the HMAC of e-mail addresses
 	tables    []table
@@ -111,6 +112,9 @@ func (d *demo) run(ctx context.Context) (Report, error) {
 	if err != nil {
 		return report, err
 	}
+	if err := d.crm(ctx, &report); err != nil {
+		return report, err
+	}
 	if err := d.documents(ctx, &report); err != nil {
 		return report, err
 	}
@@ -118,7 +122,7 @@ func (d *demo) run(ctx context.Context) (Report, error) {
 	if err := d.compare(ctx, &report, fresh); err != nil {
 		return report, err
 	}
-	report.OK = report.OK && report.Documents.ok()
+	report.OK = report.OK && report.Documents.ok() && report.CRM.ok()
 	report.Seconds = time.Since(d.started).Seconds()
 	d.print(&report)
 	return report, nil
@@ -165,7 +169,7 @@ func (d *demo) fill(ctx context.Context) error {
 	}
 	d.tables = []table{
 		{name: "customers", mode: "upsert", query: "SELECT id, name, " + hmacSQL(d.key, "email") +
-			" AS email, country, newsletter, created_at, updated_at FROM customers"},
+			" AS email, country, segment, newsletter, created_at, updated_at FROM customers"},
 		{name: "products", mode: "upsert"},
 		{name: "orders", mode: "upsert"},
 		{name: "order_items", mode: "upsert"},
@@ -241,28 +245,34 @@ sources:
       commit: { every: %s, bytes: 64MiB }
     streams:
 %s
-%s`, strings.Join(tables, ", "), documentsSource, commitEvery, strings.Join(streams, "\n"), documentsSink)
+%s`, strings.Join(tables, ", "), documentsSource, commitEvery, strings.Join(streams, "\n"), fmt.Sprintf(crmConfig, d.simulator.url)+documentsSink)
 }
 
 func (d *demo) startSluice(ctx context.Context) error {
+	var err error
+	if d.simulator, err = startSimulator(ctx, d.Binary, d.Dir); err != nil {
+		return err
+	}
 	if err := os.WriteFile(d.configPath(), []byte(d.configText()), 0o644); err != nil {
 		return err
 	}
-	var err error
-	d.sluice, err = startPipeline(ctx, d.Binary, d.Dir, d.server.url)
+	d.sluice, err = startPipeline(ctx, d.Binary, d.Dir, d.server.url, d.simulator.token)
 	return err
 }
 
 // keep writes down what runs, so that Stop can end it.
 func (d *demo) keep() error {
 	d.closeConn()
-	return writeRunning(d.Dir, running{Sluice: d.sluice.pid(), Postgres: d.server.pid(), Folder: d.server.folder, Database: d.server.database, URL: d.PostgresURL})
+	return writeRunning(d.Dir, running{Sluice: d.sluice.pid(), Simulator: d.simulator.pid(), Postgres: d.server.pid(), Folder: d.server.folder, Database: d.server.database, URL: d.PostgresURL})
 }
 
 func (d *demo) stop() {
 	d.closeConn()
 	if d.sluice != nil {
 		d.sluice.stop()
+	}
+	if d.simulator != nil {
+		d.simulator.stop()
 	}
 	if d.server != nil {
 		d.server.stop()
@@ -295,7 +305,7 @@ func (d *demo) firstLoad(ctx context.Context) error {
 		}
 		lines := make([]string, len(d.tables))
 		for i, t := range d.tables {
-			done := min(status.row(progress.Sink, t.name).Delivered, t.rows)
+			done := min(status.row(progress.Sink, "lake", t.name).Delivered, t.rows)
 			took, ready := loaded[t.name]
 			if !ready && done == t.rows {
 				state, err := d.sluice.table(ctx, t.name)

@@ -40,6 +40,9 @@ func TestDemo(t *testing.T) {
 	if d := report.Documents; d == nil || d.Skipped != "" || !d.ok() {
 		t.Errorf("documents: %+v", d)
 	}
+	if report.CRM == nil || !report.CRM.ok() {
+		t.Errorf("crm: %+v", report.CRM)
+	}
 	var rows int64
 	for _, table := range report.Tables {
 		rows += table.SourceRows

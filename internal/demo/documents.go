@@ -20,7 +20,7 @@ import (
 // The questions of the demo, and the pages that answer them.
 const (
 	question     = "What happens when a protect rule cannot run?"
-	questionPage = "architecture.md"
+	questionPage = "rules.md"
 	secret       = "Which passphrase opens the safe of the warehouse?"
 	secretPage   = "team/warehouse.md"
 	member       = "anna" // of the group that may see the secret page
@@ -117,7 +117,7 @@ func (d *demo) documents(ctx context.Context, report *Report) error {
 		if status.trouble != "" {
 			return errors.New(status.trouble)
 		}
-		if r.Indexed = int(status.row(progress.Sink, "handbook.files").Delivered); r.Indexed >= d.pages {
+		if r.Indexed = int(status.row(progress.Sink, "index", "handbook.files").Delivered); r.Indexed >= d.pages {
 			break
 		}
 		if err := d.sluice.pause(ctx, 200*time.Millisecond); err != nil {
@@ -193,7 +193,7 @@ func (d *demo) search(ctx context.Context, text, user string) ([]hit, error) {
 		args = append(args, "--as", user)
 	}
 	cmd := exec.CommandContext(ctx, d.Binary, args...)
-	cmd.Env = append(os.Environ(), "SHOP_DB_URL="+d.server.url)
+	cmd.Env = append(os.Environ(), "SHOP_DB_URL="+d.server.url, "HUBSPOT_TOKEN="+d.simulator.token)
 	out, err := cmd.Output()
 	var answer struct {
 		Result struct {

@@ -160,7 +160,7 @@ func (d *demo) showLive(ctx context.Context, before map[string]int64, since time
 	}
 	var lines []string
 	for _, t := range d.tables {
-		r := s.row(progress.Sink, t.name)
+		r := s.row(progress.Sink, "lake", t.name)
 		lines = append(lines, fmt.Sprintf("live         %-13s %9s records  %6s rows/s  behind %s  snapshot %d, %s ago", t.name, grouped(r.Delivered),
 			grouped(int64(float64(r.Delivered-before[t.name])/since.Seconds())), seconds(time.Duration(missing[t.name])*stepEvery),
 			r.Commits, seconds(time.Duration(r.CommitAge*float64(time.Second)))))

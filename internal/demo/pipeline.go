@@ -41,14 +41,14 @@ type pipeline struct {
 }
 
 // startPipeline runs "sluice run" on the configuration in dir and returns when it says it is ready.
-func startPipeline(ctx context.Context, binary, dir, databaseURL string) (*pipeline, error) {
+func startPipeline(ctx context.Context, binary, dir, databaseURL, crmToken string) (*pipeline, error) {
 	log, err := os.Create(filepath.Join(dir, "sluice.log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	cmd := exec.Command(binary, "run", "-c", filepath.Join(dir, "sluice.yaml"))
-	cmd.Env = append(os.Environ(), "SHOP_DB_URL="+databaseURL)
+	cmd.Env = append(os.Environ(), "SHOP_DB_URL="+databaseURL, "HUBSPOT_TOKEN="+crmToken)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A session of its own: it outlives the demo with --keep, and Ctrl-C is the demo's to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -145,10 +145,10 @@ func (p *pipeline) status(ctx context.Context) (*status, error) {
 	return s, nil
 }
 
-// row returns the stream of a table on one side.
-func (s *status) row(side progress.Side, table string) progress.Row {
+// row returns the stream of one sink or source.
+func (s *status) row(side progress.Side, owner, stream string) progress.Row {
 	for _, r := range s.Streams {
-		if r.Side == side && (strings.HasSuffix(r.Stream, "."+table) || r.Stream == table) {
+		if r.Side == side && r.Owner == owner && (r.Stream == stream || strings.HasSuffix(r.Stream, "."+stream)) {
 			return r
 		}
 	}

@@ -25,6 +25,7 @@ type Report struct {
 	Catalog   string     `json:"catalog_uri"`
 	S3        string     `json:"s3_endpoint"`
 	Kafka     string     `json:"kafka,omitempty"`
+	CRM       *CRM       `json:"crm,omitempty"`
 	Documents *Documents `json:"documents,omitempty"`
 	Error     string     `json:"error,omitempty"`
 	email     string     // how an e-mail address looks in the lake
@@ -173,8 +174,11 @@ func (d *demo) printCommands(r *Report) {
 	s.line("  kcat -b %s -t shop.shop-db.public.orders -C -o -1 -c 1 | jq .", r.Kafka)
 	if r.Documents.Skipped == "" {
 		s.line("Documents")
-		s.line("  SHOP_DB_URL='%s' %s search -c %s %q", d.server.url, d.Binary, d.configPath(), question)
+		s.line("  SHOP_DB_URL='%s' HUBSPOT_TOKEN=%s %s search -c %s %q", d.server.url, d.simulator.token, d.Binary, d.configPath(), question)
 	}
+	s.line("CRM")
+	s.line("  curl -s %s/_simulator/records/contacts | head -40", r.CRM.URL)
+	s.line("  %s dlq ls -c %s", d.Binary, d.configPath())
 	s.line("Postgres")
 	s.line("  psql '%s'", d.server.url)
 	s.line("status: %s status -c %s", d.Binary, d.configPath())

@@ -189,11 +189,12 @@ func (s *server) stop() {
 
 // running is what a demo with --keep left up.
 type running struct {
-	Sluice   int    `json:"sluice"`
-	Postgres int    `json:"postgres,omitempty"`
-	Folder   string `json:"folder,omitempty"` // of Postgres, where it is not in the demo's
-	Database string `json:"database,omitempty"`
-	URL      string `json:"url,omitempty"`
+	Sluice    int    `json:"sluice"`
+	Simulator int    `json:"simulator,omitempty"`
+	Postgres  int    `json:"postgres,omitempty"`
+	Folder    string `json:"folder,omitempty"` // of Postgres, where it is not in the demo's
+	Database  string `json:"database,omitempty"`
+	URL       string `json:"url,omitempty"`
 }
 
 func writeRunning(dir string, r running) error {
@@ -220,6 +221,7 @@ func Stop(dir string, out io.Writer) error {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	end(r.Sluice, syscall.SIGTERM, "sluice")
+	end(r.Simulator, syscall.SIGTERM, "simulate hubspot")
 	if r.Postgres > 0 {
 		end(r.Postgres, syscall.SIGINT, "postgres")
 		if strings.HasPrefix(r.Folder, folderPrefix) {

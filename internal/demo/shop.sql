@@ -6,6 +6,7 @@ CREATE TABLE customers (
   email      text NOT NULL,
   phone      text,
   country    text NOT NULL,
+  segment    text NOT NULL,
   newsletter boolean NOT NULL,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL
@@ -55,7 +56,7 @@ $$ SELECT 'customer' || i || '@' || (ARRAY['example.com', 'example.org', 'exampl
 INSERT INTO customers
 SELECT i, (ARRAY['Ada', 'Grace', 'Edsger', 'Barbara', 'Donald', 'Zoë', 'Søren', '良子'])[1 + spread(i, 2, 8)] || ' ' || i,
   customer_email(i), CASE WHEN i % 7 = 0 THEN NULL ELSE '+49 30 ' || 1000000 + spread(i, 3, 9000000) END,
-  (ARRAY['DE', 'US', 'GB', 'PL', 'SE', 'CH', 'JP'])[1 + spread(i, 4, 7)], i % 3 = 0, t, t
+  (ARRAY['DE', 'US', 'GB', 'PL', 'SE', 'CH', 'JP'])[1 + spread(i, 4, 7)], (ARRAY['lead', 'customer', 'other'])[1 + spread(i, 30, 3)], i % 3 = 0, t, t
 FROM (SELECT i, timestamptz '2024-01-01 00:00:00+00' + spread(i, 5, 31536000) * interval '1 second' AS t FROM generate_series(1, 20000) i) c;
 
 INSERT INTO products

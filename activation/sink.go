@@ -20,7 +20,7 @@ import (
 
 const (
 	takeRows    = 1024                   // rows that are looked up in the state together
-	storeKeys   = 500                    // acknowledged keys that are stored together
+	storeKeys   = 4096                   // acknowledged keys that are stored together
 	storeEvery  = 250 * time.Millisecond // … or at this age of the first
 	closeBudget = 5 * time.Second        // for what Close still stores
 )
@@ -137,7 +137,8 @@ type tally struct {
 // entry is a key that has something to deliver or to store.
 type entry struct {
 	known   state.Entry
-	exists  bool // the state has known
+	exists  bool       // the state has known
+	match   *state.Key // the one that is stored, nil = not known
 	dirty   bool
 	pending []*item // one, or the events of an Append in order
 	flight  *flight
@@ -359,6 +360,7 @@ func (s *Sink) save(ctx context.Context, marks map[int32]record.Mark) error {
 	for i, e := range dirty {
 		entries[i], e.dirty = e.known, false
 		entries[i].Fields = slices.Clone(e.known.Fields)
+		entries[i].SameMatch = e.match != nil && *e.match == e.known.Match
 	}
 	s.mu.Unlock()
 	if len(letters) > 0 && s.c.opts.Bury != nil {
@@ -375,6 +377,10 @@ func (s *Sink) save(ctx context.Context, marks map[int32]record.Mark) error {
 	if len(entries) == 0 && len(marks) == 0 {
 		return nil
 	}
+	matches := make([]state.Key, len(entries))
+	for i := range entries {
+		matches[i] = entries[i].Match
+	}
 	full := s.fullMarks(marks)
 	if err := s.lease.Write(ctx, entries, full); err != nil {
 		return err
@@ -382,8 +388,8 @@ func (s *Sink) save(ctx context.Context, marks map[int32]record.Mark) error {
 	s.point(AfterStore)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range dirty {
-		e.exists = true
+	for i, e := range dirty {
+		e.exists, e.match = true, &matches[i]
 	}
 	maps.Copy(s.stored, full)
 	return nil

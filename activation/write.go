@@ -255,6 +255,10 @@ func (s *Sink) entry(k state.Key, have state.Entry, exists bool) *entry {
 		}
 		have.Key = k
 		e = &entry{known: have, exists: exists, notBefore: have.Quarantine}
+		if exists {
+			match := have.Match
+			e.match = &match
+		}
 		s.keys[k] = e
 		if !have.Gone {
 			s.claimFor(have.Match, k)

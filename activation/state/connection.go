@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -179,7 +180,7 @@ func (c *Lease) Release(ctx context.Context, parts ...int32) error {
 	}
 	c.mu.Unlock()
 	for p, e := range epochs {
-		if _, err := c.s.db.ExecContext(ctx, c.s.query(`UPDATE activation_part SET owner = '', until = 0 WHERE conn = ? AND part = ? AND epoch = ? AND owner = ?`),
+		if _, err := c.s.writer.ExecContext(ctx, c.s.query(`UPDATE activation_part SET owner = '', until = 0 WHERE conn = ? AND part = ? AND epoch = ? AND owner = ?`),
 			c.id, p, e, c.owner); err != nil {
 			return fmt.Errorf("release partitions of %s: %w", c.name, err)
 		}
@@ -219,7 +220,7 @@ const columns = `key, match, id, flags, row, fields, part, offs, epoch, lsn, seq
 // is the callee's.
 func (c *Connection) Get(ctx context.Context, keys []Key, found func(Entry)) error {
 	for chunk := range slices.Chunk(keys, readRows) {
-		if err := c.read(ctx, `key IN `, chunk, found); err != nil {
+		if err := c.read(ctx, ` WHERE conn = ? AND key IN `, chunk, found); err != nil {
 			return fmt.Errorf("read %d keys of %s: %w", len(chunk), c.name, err)
 		}
 	}
@@ -229,11 +230,21 @@ func (c *Connection) Get(ctx context.Context, keys []Key, found func(Entry)) err
 // Owners calls found with the entry that owns each of the match values.
 func (c *Connection) Owners(ctx context.Context, matches []Key, found func(Entry)) error {
 	for chunk := range slices.Chunk(matches, readRows) {
-		if err := c.read(ctx, `match IN `, chunk, found); err != nil {
+		if err := c.read(ctx, c.s.byMatch(), chunk, found); err != nil {
 			return fmt.Errorf("read %d match values of %s: %w", len(chunk), c.name, err)
 		}
 	}
 	return nil
+}
+
+// byMatch is the condition on match values.
+func (s *Store) byMatch() string {
+	if s.postgres {
+		return ` WHERE conn = ? AND match IN `
+	}
+	// SQLite does not choose this index by itself, it would read every key of
+	// the connection.
+	return ` INDEXED BY activation_key_match WHERE conn = ? AND match IS NOT NULL AND match IN `
 }
 
 // read reads the entries of one chunk. The statement has room for few sizes of
@@ -248,7 +259,7 @@ func (c *Connection) read(ctx context.Context, where string, keys []Key, found f
 	for i := range size {
 		args = append(args, keys[min(i, len(keys)-1)][:])
 	}
-	st, err := c.s.prepared(ctx, `SELECT `+columns+` FROM activation_key WHERE conn = ? AND `+where+`(?`+strings.Repeat(`,?`, size-1)+`)`)
+	st, err := c.s.prepared(ctx, c.s.db, `SELECT `+columns+` FROM activation_key`+where+`(?`+strings.Repeat(`,?`, size-1)+`)`)
 	if err != nil {
 		return err
 	}
@@ -280,7 +291,7 @@ func each(rows *sql.Rows, found func(Entry)) error {
 	return rows.Err()
 }
 
-// Write stores entries, and the marks of the partitions whose records are all
+// Write stores entries, each key once and in an order of its own, and the marks of the partitions whose records are all
 // settled by them, in one transaction. An error that is record.ErrFenced says
 // that another process has taken over a partition: nothing was stored.
 func (c *Lease) Write(ctx context.Context, entries []Entry, marks map[int32]Mark) error {
@@ -288,12 +299,18 @@ func (c *Lease) Write(ctx context.Context, entries []Entry, marks map[int32]Mark
 }
 
 func (c *Lease) write(ctx context.Context, entries []Entry, marks map[int32]Mark, ttl *time.Duration) error {
-	err := c.s.tx(ctx, func(tx *sql.Tx) error {
+	full, err := c.upserts(ctx, len(entries))
+	if err != nil {
+		return fmt.Errorf("write %d keys of %s: %w", len(entries), c.name, err)
+	}
+	// In the order of their keys the rows of a page are written one after another.
+	slices.SortFunc(entries, func(a, b Entry) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	err = c.s.tx(ctx, func(tx *sql.Tx) error {
 		if err := c.fence(ctx, tx, entries, marks, ttl); err != nil {
 			return err
 		}
 		for chunk := range slices.Chunk(entries, c.s.rows()) {
-			if err := c.upsert(ctx, tx, chunk); err != nil {
+			if err := c.upsert(ctx, tx, full, chunk); err != nil {
 				return err
 			}
 		}
@@ -359,13 +376,38 @@ func (c *Lease) fence(ctx context.Context, tx *sql.Tx, entries []Entry, marks ma
 	return nil
 }
 
-// upsert stores a chunk of entries with one statement.
-func (c *Connection) upsert(ctx context.Context, tx *sql.Tx, chunk []Entry) error {
+// upserts are the prepared statements of whole chunks: one that may change
+// match values, and one that leaves them alone.
+type upserts struct{ any, sameMatch *sql.Stmt }
+
+// upserts prepares what n entries need, before the transaction that has the
+// writer's connection.
+func (c *Connection) upserts(ctx context.Context, n int) (u upserts, err error) {
+	if n < c.s.rows() {
+		return u, nil
+	}
+	if u.any, err = c.s.prepared(ctx, c.s.writer, upsertOf(c.s.rows(), false)); err == nil {
+		u.sameMatch, err = c.s.prepared(ctx, c.s.writer, upsertOf(c.s.rows(), true))
+	}
+	return u, err
+}
+
+// upsertOf returns the statement that stores n entries. A statement that does
+// not name the match value spares SQLite the rewriting of its index.
+func upsertOf(n int, sameMatch bool) string {
 	const row = `(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
-	q := `INSERT INTO activation_key (conn, ` + columns + `) VALUES ` + row + strings.Repeat(`,`+row, len(chunk)-1) +
-		` ON CONFLICT (conn, key) DO UPDATE SET match = excluded.match, id = excluded.id, flags = excluded.flags, row = excluded.row,
+	match := `match = excluded.match, `
+	if sameMatch {
+		match = ``
+	}
+	return `INSERT INTO activation_key (conn, ` + columns + `) VALUES ` + row + strings.Repeat(`,`+row, n-1) +
+		` ON CONFLICT (conn, key) DO UPDATE SET ` + match + `id = excluded.id, flags = excluded.flags, row = excluded.row,
 		fields = excluded.fields, part = excluded.part, offs = excluded.offs, epoch = excluded.epoch, lsn = excluded.lsn, seq = excluded.seq,
 		outcome = excluded.outcome, code = excluded.code, attempts = excluded.attempts, quarantine = excluded.quarantine`
+}
+
+// upsert stores a chunk of entries with one statement.
+func (c *Connection) upsert(ctx context.Context, tx *sql.Tx, full upserts, chunk []Entry) error {
 	args := make([]any, 0, 16*len(chunk))
 	for i := range chunk {
 		e := &chunk[i]
@@ -388,14 +430,14 @@ func (c *Connection) upsert(ctx context.Context, tx *sql.Tx, chunk []Entry) erro
 			int64(e.Pos.Epoch), int64(e.Pos.LSN), int64(e.Pos.Seq), int64(e.Outcome), e.Code, int64(e.Attempts), unixMicro(e.Quarantine))
 	}
 	if len(chunk) < c.s.rows() {
-		_, err := tx.ExecContext(ctx, c.s.query(q), args...)
+		_, err := tx.ExecContext(ctx, c.s.query(upsertOf(len(chunk), false)), args...)
 		return err
 	}
-	st, err := c.s.prepared(ctx, q)
-	if err != nil {
-		return err
+	st := full.any
+	if !slices.ContainsFunc(chunk, func(e Entry) bool { return !e.SameMatch }) {
+		st = full.sameMatch
 	}
-	_, err = tx.StmtContext(ctx, st).ExecContext(ctx, args...)
+	_, err := tx.StmtContext(ctx, st).ExecContext(ctx, args...)
 	return err
 }
 

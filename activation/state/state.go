@@ -43,6 +43,10 @@ type Entry struct {
 	Code       string           // of the outcome catalogue; empty where nothing is wrong
 	Attempts   int              // of that record that ended in Retry
 	Quarantine time.Time        // nothing may be sent before; zero = none
+
+	// SameMatch tells Write that what is stored of the key, if anything, has the
+	// same Match: that is not looked at, and spares the index. It is not stored.
+	SameMatch bool
 }
 
 // Hashes are the hashes of fields: 4 bytes that stand for the name and 8 bytes

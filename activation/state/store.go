@@ -43,6 +43,7 @@ var tables = []string{
 // several share. Its methods may be called from several goroutines.
 type Store struct {
 	db       *sql.DB
+	writer   *sql.DB // for transactions; on SQLite one connection, which keeps its pages in memory
 	postgres bool
 
 	mu    sync.Mutex
@@ -61,7 +62,10 @@ func Open(ctx context.Context, address string) (*Store, error) {
 		// FULL: what a destination has acknowledged must not be forgotten when
 		// the power goes, an insert would be sent twice.
 		u := url.URL{Scheme: "file", Path: path, RawQuery: "_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)" +
-			"&_pragma=synchronous(FULL)&_pragma=cache_size(-16384)&_pragma=temp_store(MEMORY)"}
+			"&_pragma=synchronous(FULL)&_pragma=cache_size(-16384)&_pragma=temp_store(MEMORY)" +
+			// Keys are hashes, each is on a page of its own: a checkpoint of many
+			// transactions writes a page once for all of them.
+			"&_pragma=wal_autocheckpoint(8192)"}
 		driver, dsn = "sqlite", u.String()
 	} else if !strings.HasPrefix(address, "postgres://") && !strings.HasPrefix(address, "postgresql://") {
 		return nil, errors.New("activation state: want sqlite:PATH or postgres://…")
@@ -72,9 +76,15 @@ func Open(ctx context.Context, address string) (*Store, error) {
 		return nil, errors.New("activation state: the address cannot be read")
 	}
 	db.SetMaxOpenConns(8)
-	s.db = db
+	s.db, s.writer = db, db
+	if !s.postgres {
+		if s.writer, err = sql.Open(driver, dsn); err != nil {
+			return nil, errors.Join(errors.New("activation state: the address cannot be read"), db.Close())
+		}
+		s.writer.SetMaxOpenConns(1)
+	}
 	if err := s.create(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the activation state: %w", err), db.Close())
+		return nil, errors.Join(fmt.Errorf("open the activation state: %w", err), s.Close())
 	}
 	return s, nil
 }
@@ -108,11 +118,16 @@ func (s *Store) alone(ctx context.Context, tx *sql.Tx) error {
 }
 
 // Close closes the database. Closing twice is fine.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	if s.writer == s.db {
+		return s.db.Close()
+	}
+	return errors.Join(s.db.Close(), s.writer.Close())
+}
 
 // tx runs f in a transaction.
 func (s *Store) tx(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -153,13 +168,13 @@ func (s *Store) query(q string) string {
 }
 
 // prepared returns the prepared statement of q, of which there are few.
-func (s *Store) prepared(ctx context.Context, q string) (*sql.Stmt, error) {
+func (s *Store) prepared(ctx context.Context, db *sql.DB, q string) (*sql.Stmt, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st := s.stmts[q]; st != nil {
 		return st, nil
 	}
-	st, err := s.db.PrepareContext(ctx, s.query(q))
+	st, err := db.PrepareContext(ctx, s.query(q))
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +228,7 @@ func (s *Store) Meet(ctx context.Context, account, owner string, ttl time.Durati
 
 // Part makes known that owner does not use an account any more.
 func (s *Store) Part(ctx context.Context, account, owner string) error {
-	if _, err := s.db.ExecContext(ctx, s.query(`DELETE FROM activation_member WHERE account = ? AND owner = ?`), account, owner); err != nil {
+	if _, err := s.writer.ExecContext(ctx, s.query(`DELETE FROM activation_member WHERE account = ? AND owner = ?`), account, owner); err != nil {
 		return fmt.Errorf("leave the account %s: %w", account, err)
 	}
 	return nil
@@ -240,7 +255,7 @@ func (s *Store) SaveSecret(ctx context.Context, name string, value []byte, versi
 	if version == 0 {
 		q, args = `INSERT INTO activation_secret (name, version, value) VALUES (?, 1, ?) ON CONFLICT (name) DO NOTHING`, []any{name, value}
 	}
-	res, err := s.db.ExecContext(ctx, s.query(q), args...)
+	res, err := s.writer.ExecContext(ctx, s.query(q), args...)
 	if err != nil {
 		return false, fmt.Errorf("save the secret %s: %w", name, err)
 	}

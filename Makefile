@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test lint demo engines bench fuzz chaos clean
+.PHONY: help build test lint demo engines bench fuzz chaos soak clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -48,6 +48,14 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 
 chaos: ## KILLS (200) random and aimed kills under load; SEED=n repeats a run
 	@$(PARTS); SLUICE_CHAOS_KILLS=$(KILLS) $(if $(SEED),SLUICE_CHAOS_SEED=$(SEED)) $(GO) test -count=1 -timeout 4h -v -run Chaos ./internal/chaos
+
+soak: ## the long proofs: 200 kills of the document index and of activation, every destination under faults, files, retrieval quality
+	@$(PARTS); SLUICE_VECTOR_KILLS=200 $(GO) test -count=1 -timeout 60m -v -run Kills ./vector; \
+	SLUICE_ACTIVATION_KEYS=10000 SLUICE_ACTIVATION_CRASHES=200 $(GO) test -count=1 -timeout 60m -run TestEveryFault ./activation; \
+	SLUICE_LONG=1 $(GO) test -count=1 -timeout 60m -run 'Conformance/.*/01' ./activation/spec; \
+	SLUICE_FILES_LARGE=1.6 SLUICE_FILES_EVERY=1 $(GO) test -count=1 -timeout 60m -v -run 'TestLargeCopy|CopyCrash' ./ingest/files; \
+	SLUICE_QUALITY=full $(GO) test -count=1 -v ./vector/quality; \
+	SLUICE_VECTOR_BENCH=1 $(GO) test -count=1 -timeout 60m -v -run DocumentsAgainst ./vector
 
 clean: ## remove what was built; CACHE=1 also what was got
 	rm -rf bin dist

@@ -18,7 +18,9 @@ type asks struct {
 	news   chan struct{}
 }
 
-func newAsks() *asks { return &asks{wanted: map[record.StreamName][]func(){}, news: make(chan struct{}, 1)} }
+func newAsks() *asks {
+	return &asks{wanted: map[record.StreamName][]func(){}, news: make(chan struct{}, 1)}
+}
 
 // Backfill has one stream loaded anew, under a new epoch: sinks let go of what
 // earlier backfills delivered, so that rows which are gone leave no ghosts. It

@@ -33,6 +33,8 @@ type protected struct {
 	mu       sync.Mutex
 	err      error // the stream is parked, until a backfill begins
 	known    map[string]bool
+	identity *string             // the key that the records published so far have; nil = not loaded
+	rekey    bool                // a backfill begins: its key is the new one
 	versions map[string]*version // by the ID of the source's schema
 	newest   *version            // the last one used
 }
@@ -128,7 +130,7 @@ func lost(err error) bool {
 func (s *protected) again() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.err = nil
+	s.err, s.rekey = nil, true
 }
 
 func (s *protected) failure() error {
@@ -241,8 +243,11 @@ func (s *protected) reject(ctx context.Context, v *version, picked *record.Batch
 func (s *protected) version(ctx context.Context, in *record.Schema) (*version, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.newest != nil && s.newest.id == in.ID {
+	if s.newest != nil && s.newest.id == in.ID && !s.rekey {
 		return s.newest, nil
+	}
+	if err := s.sameKey(ctx, in); err != nil {
+		return nil, err
 	}
 	v := s.versions[in.ID]
 	if v == nil {
@@ -252,8 +257,9 @@ func (s *protected) version(ctx context.Context, in *record.Schema) (*version, e
 		}
 		s.versions[in.ID] = v
 	}
+	again := s.newest == v
 	s.newest = v
-	if len(v.held) > 0 {
+	if len(v.held) > 0 && !again {
 		s.p.cfg.Logger.Warn("new columns are held back", "stream", s.name.String(), "columns", v.held)
 	}
 	return v, nil

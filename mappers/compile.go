@@ -178,8 +178,7 @@ func (b *builder) compile(r *Rule) {
 		b.drop(b.outside(r.Drop.Fields, func(sub *builder, _ string) { sub.cols = nil }))
 	case r.Keep != nil:
 		b.keep(r.Keep.Fields)
-	case r.Allow != nil:
-		b.expand(r.Allow.Fields)
+	case r.Allow != nil: // a column that it names may come later, or have gone: that hides nothing
 	case r.Rename != nil:
 		b.rename(r.Rename)
 	case r.Filter != nil:

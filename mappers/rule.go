@@ -102,7 +102,7 @@ type Keep struct {
 	Fields []string `yaml:"fields" required:"true" or:"matching,type,tagged" doc:"The fields that stay, every key field among them; * stands for any characters."`
 }
 
-// Allow names columns that may pass although they came after the protect rules were written.
+// Allow names columns that may pass although they came after the protect rules were written, or will come.
 type Allow struct {
 	Fields []string `yaml:"fields" required:"true" or:"matching,type,tagged" doc:"Columns that may reach the topics as they are."`
 }

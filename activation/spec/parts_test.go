@@ -209,22 +209,34 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func wants(names ...string) []Want {
+	var w []Want
+	for _, n := range names {
+		w = append(w, Want{Name: n})
+	}
+	return w
+}
+
 func TestCatalogueCheck(t *testing.T) {
 	c := Catalogue{Destination: "hubspot", Objects: []delivery.Object{{Name: "contacts", Match: []string{"email", "metadata.*"}, Operations: []delivery.Operation{delivery.Upsert},
-		Properties: []delivery.Property{{Name: "email"}, {Name: "first_name"}, {Name: "last", Required: true}, {Name: "id", ReadOnly: true}, {Name: "metadata.*"}}}}}
-	if errs := c.Check(Mapping{Object: "contacts", Operation: delivery.Upsert, Match: "metadata.crm", Fields: []string{"last", "metadata.x"}}); errs != nil {
+		Properties: []delivery.Property{{Name: "email"}, {Name: "first_name"}, {Name: "last", Required: true}, {Name: "id", ReadOnly: true}, {Name: "metadata.*"},
+			{Name: "score", Type: "number"}, {Name: "stage", Type: "enum", Values: []string{"a", "b"}}}}}}
+	if errs := c.Check(Mapping{Object: "contacts", Operation: delivery.Upsert, Match: "metadata.crm", Fields: wants("last", "metadata.x")}); errs != nil {
 		t.Error(errs)
 	}
 	for want, m := range map[string]Mapping{
 		"no object":                  {Object: "people"},
 		"cannot delete":              {Object: "contacts", Operation: delivery.Delete},
-		"identifies contacts by":     {Object: "contacts", Operation: delivery.Upsert, Match: "phone", Fields: []string{"last"}},
-		`did you mean "first_name"?`: {Object: "contacts", Operation: delivery.Upsert, Fields: []string{"firstname", "last"}},
-		"read-only":                  {Object: "contacts", Operation: delivery.Upsert, Fields: []string{"id", "last"}},
-		"required":                   {Object: "contacts", Operation: delivery.Upsert, Fields: []string{"email"}},
+		"identifies contacts by":     {Object: "contacts", Operation: delivery.Upsert, Match: "last", Fields: wants("last")},
+		`did you mean "email"?`:      {Object: "contacts", Operation: delivery.Upsert, Match: "emial", Fields: wants("last")},
+		`did you mean "first_name"?`: {Object: "contacts", Operation: delivery.Upsert, Fields: wants("firstname", "last")},
+		"read-only":                  {Object: "contacts", Operation: delivery.Upsert, Fields: wants("id", "last")},
+		"required":                   {Object: "contacts", Operation: delivery.Upsert, Fields: wants("email")},
+		"is number, its values are":  {Object: "contacts", Operation: delivery.Upsert, Fields: []Want{{Name: "score", Type: "text"}}},
+		"takes one of a, b":          {Object: "contacts", Operation: delivery.Upsert, Fields: []Want{{Name: "stage", Text: "c"}}},
 	} {
 		errs := c.Check(m)
-		if !slices.ContainsFunc(errs, func(e error) bool { return strings.Contains(e.Error(), want) }) {
+		if !slices.ContainsFunc(errs, func(f Flaw) bool { return strings.Contains(f.Says, want) }) {
 			t.Errorf("%s: %v", want, errs)
 		}
 	}

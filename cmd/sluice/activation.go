@@ -209,17 +209,27 @@ type account struct {
 	log   *outcomeLog
 }
 
-// openSaas prepares the streams into an account.
-func openSaas(ctx context.Context, p *pipeline, s *config.Sink) (openSink, error) {
-	settings, own := s.Settings.(*saasSettings), (*httpSettings)(nil)
+// accountSettings returns the settings of the account of a sink; own is nil
+// unless the API is one's own.
+func accountSettings(s *config.Sink) (settings *saasSettings, own *httpSettings) {
+	settings, _ = s.Settings.(*saasSettings)
 	if settings == nil {
 		own = s.Settings.(*httpSettings)
 		settings = &own.saasSettings
 	}
+	return settings, own
+}
+
+// openSaas prepares the streams into an account.
+func openSaas(ctx context.Context, p *pipeline, s *config.Sink) (openSink, error) {
+	settings, own := accountSettings(s)
 	opened := openSink{every: settings.Commit.Every, bytes: int(min(settings.Commit.Bytes, 8<<20))}
 	a := &account{}
 	opened.close = a.close
 	if err := a.open(ctx, p, s, settings, own); err != nil {
+		return opened, err
+	}
+	if err := a.checkMappings(ctx, p, s); err != nil {
 		return opened, err
 	}
 	for _, stream := range s.Streams {
@@ -240,18 +250,40 @@ func openSaas(ctx context.Context, p *pipeline, s *config.Sink) (openSink, error
 
 // open connects an account with its quota and its state.
 func (a *account) open(ctx context.Context, p *pipeline, s *config.Sink, settings *saasSettings, own *httpSettings) error {
-	dir := filepath.Join(p.file.Local(p.file.Dir), "activation")
+	err := a.remember(ctx, p, s, settings)
+	if err != nil {
+		return err
+	}
+	if err := a.reach(p, s, settings, own); err != nil {
+		return err
+	}
+	if settings.Outcomes {
+		a.log = &outcomeLog{kafka: p.kafka, sink: s.Name, pipeline: p.file.Name}
+	}
+	shared, stop := context.WithCancel(context.WithoutCancel(ctx))
+	a.stop = stop
+	a.done.Go(func() { a.share(shared, settings.accountOf(s), p.instance+"."+s.Name) })
+	return nil
+}
+
+// activationDir is where the sinks of the file keep what is theirs.
+func activationDir(f *config.File) string { return filepath.Join(f.Local(f.Dir), "activation") }
+
+// remember opens the state.
+func (a *account) remember(ctx context.Context, p *pipeline, s *config.Sink, settings *saasSettings) (err error) {
 	address := settings.State.Value()
 	if path, ok := strings.CutPrefix(address, "sqlite:"); ok {
 		address = "sqlite:" + p.file.Local(path)
 	} else if address == "" {
-		address = "sqlite:" + filepath.Join(dir, url.PathEscape(s.Name)+".db")
+		address = "sqlite:" + filepath.Join(activationDir(p.file), url.PathEscape(s.Name)+".db")
 	}
-	var err error
-	if a.store, err = state.Open(ctx, address); err != nil {
-		return err
-	}
-	sp, o := (*spec.Spec)(nil), settings.options(s, dir)
+	a.store, err = state.Open(ctx, address)
+	return err
+}
+
+// reach prepares the destination and its quota. It makes no call.
+func (a *account) reach(p *pipeline, s *config.Sink, settings *saasSettings, own *httpSettings) (err error) {
+	sp, o := (*spec.Spec)(nil), settings.options(s, activationDir(p.file))
 	if own != nil {
 		sp, err = spec.HTTP{URL: own.URL, Method: own.Method, Idempotency: own.Idempotency}.Spec()
 		o.BaseURL = ""
@@ -285,26 +317,22 @@ func (a *account) open(ctx context.Context, p *pipeline, s *config.Sink, setting
 			o.Objects = append(o.Objects, object)
 		}
 	}
-	if a.dest, err = spec.Open(sp, o); err != nil {
-		return err
+	a.dest, err = spec.Open(sp, o)
+	return err
+}
+
+// accountOf returns the name of the account: sinks with the same one share its quota.
+func (s *saasSettings) accountOf(sink *config.Sink) string {
+	if s.Account == "" {
+		return sink.Kind
 	}
-	if settings.Outcomes {
-		a.log = &outcomeLog{kafka: p.kafka, sink: s.Name, pipeline: p.file.Name}
-	}
-	shared, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a.stop = stop
-	a.done.Go(func() { a.share(shared, o.Account, p.instance+"."+s.Name) })
-	return nil
+	return s.Account
 }
 
 // options returns how the destination is reached.
 func (s *saasSettings) options(sink *config.Sink, dir string) spec.Options {
-	account := s.Account
-	if account == "" {
-		account = sink.Kind
-	}
 	a := &s.Auth
-	return spec.Options{Account: account, BaseURL: s.URL, AllowPrivate: s.AllowLocal, Tokens: spec.FileTokens{Dir: filepath.Join(dir, "tokens")},
+	return spec.Options{Account: s.accountOf(sink), BaseURL: s.URL, AllowPrivate: s.AllowLocal, Tokens: spec.FileTokens{Dir: filepath.Join(dir, "tokens")},
 		Credentials: spec.Credentials{Type: a.Type, Token: a.Token.Value(), Header: a.Header, User: a.User, Password: a.Password.Value(),
 			ClientID: a.ClientID, ClientSecret: a.ClientSecret.Value(), RefreshToken: a.RefreshToken.Value(), PrivateKey: a.PrivateKey.Value(), TokenURL: a.TokenURL}}
 }

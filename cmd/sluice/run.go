@@ -216,6 +216,10 @@ func (r *runner) inside(ctx context.Context, only map[string]bool, ring *keys.Ke
 	defer p.kafka.Close()
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.open(ctx); err != nil {
+		var problems config.Problems
+		if errors.As(err, &problems) {
+			return invalid(problems)
+		}
 		return r.interrupted(ctx, environment(err))
 	}
 	if err := mark.update(func(file *runFile, me *process) { r.announce(p, file, me) }); err != nil {

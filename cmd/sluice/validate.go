@@ -20,17 +20,28 @@ type validation struct {
 }
 
 func (a *app) validateCommand() *cobra.Command {
-	return &cobra.Command{
+	online := false
+	cmd := &cobra.Command{
 		Use:   "validate",
 		Short: "Check the configuration file, offline and without its secrets",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Long: "validate finds what is wrong with the file alone. With --online it asks the destinations of activation for their\n" +
+			"objects and fields, and the sources for their columns, and compares the mappings with both; it sends no record.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := a.load()
 			if err != nil {
 				return err
 			}
 			if err := checkAll(f); err != nil {
 				return err
+			}
+			if online {
+				if _, err := resolve(f); err != nil {
+					return environment(err)
+				}
+				if err := checkOnline(cmd.Context(), f); err != nil {
+					return err
+				}
 			}
 			v := validation{File: a.configPath, Name: f.Name, Sources: len(f.Sources), Sinks: len(f.Sinks)}
 			for _, s := range f.Sources {
@@ -45,6 +56,8 @@ func (a *app) validateCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&online, "online", false, "ask destinations and sources, too")
+	return cmd
 }
 
 // checkAll checks what only the rooms know: rules, partitions, sort orders.

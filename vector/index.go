@@ -90,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Index, error) {
 		s.Close()
 		return nil, fmt.Errorf("settings of chunks: %w", err)
 	}
-	sum := sha256.Sum256(append([]byte("1 "), cut...)) // the number grows when parsing or cutting changes
+	sum := sha256.Sum256(append([]byte("2 "), cut...)) // the number grows when parsing or cutting changes
 	x := &Index{cfg: cfg, log: cfg.Logger, store: s, client: embed.NewClient(cfg.Embedder), cut: sum[:],
 		engine: parse.New(parse.Config{CacheDir: cfg.CacheDir, Limits: cfg.Parse}),
 		wake:   make(chan struct{}, 1), done: make(chan struct{}), identities: map[string]time.Duration{}}

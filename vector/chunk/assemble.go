@@ -33,18 +33,30 @@ func (s *splitter) spans(body int) []span {
 	for todo := []span{{0, len(s.atoms)}}; len(todo) > 0; {
 		last := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if s.tree.tokens(last.from, last.to) > body && last.to-last.from > 1 {
+		if last.to-last.from > 1 && !s.fits(last, body) {
 			at := s.tree.cut(last.from, last.to, body)
 			todo = append(todo, span{at, last.to}, span{last.from, at})
 			continue
 		}
-		if n := len(out); n > 0 && s.tree.tokens(out[n-1].from, last.to) <= body {
+		if n := len(out); n > 0 && s.fits(span{out[n-1].from, last.to}, body) {
 			out[n-1].to = last.to
 			continue
 		}
 		out = append(out, last)
 	}
 	return out
+}
+
+// fits reports whether a span is one chunk. The sum of its atoms is more than
+// what they count together, and the titles of most chunks are shorter than the
+// longest ones: where the sum does not say no at once, the chunk is counted.
+func (s *splitter) fits(sp span, body int) bool {
+	sum := s.tree.tokens(sp.from, sp.to)
+	if sum <= body || sum > body*3/2 {
+		return sum <= body
+	}
+	_, fits := s.assemble(sp.from, sp.to)
+	return fits
 }
 
 // add makes the chunk of a span, or chunks of its parts where what is repeated

@@ -44,7 +44,7 @@ type Config struct {
 }
 
 // version changes with every change of the result of Split.
-const version = 1
+const version = 2
 
 // Chunk is one piece of a document.
 type Chunk struct {

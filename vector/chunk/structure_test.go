@@ -26,7 +26,7 @@ func lorem(n int) string {
 }
 
 func TestSectionsAreCutAtTheirHeadings(t *testing.T) {
-	doc := parsed(t, "x.md", "# Guide\n\n"+lorem(2)+"\n\n## Install\n\n"+lorem(8)+"\n\n## Run\n\n"+lorem(8)+"\n\n### Flags\n\n"+lorem(8)+"\n")
+	doc := parsed(t, "x.md", "# Guide\n\n"+lorem(2)+"\n\n## Install\n\n"+lorem(10)+"\n\n## Run\n\n"+lorem(10)+"\n\n### Flags\n\n"+lorem(10)+"\n")
 	chunks := chunk.Split(doc, chunk.Config{MaxTokens: 128})
 	var got []string
 	for _, c := range chunks {

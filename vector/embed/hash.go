@@ -75,9 +75,14 @@ func (h *Hash) vector(text string) []float32 {
 			counts[h.feature("3"+padded[starts[i]:starts[i+3]], trigramWeight)]++
 		}
 	})
-	v := make([]float32, h.dims)
+	// Summed with room to spare: in whatever order, the same text has the same vector.
+	sums := make([]float64, h.dims)
 	for f, n := range counts {
-		v[f.place] += f.sign * f.base * float32(1+math.Log(float64(n)))
+		sums[f.place] += float64(f.sign*f.base) * (1 + math.Log(float64(n)))
+	}
+	v := make([]float32, h.dims)
+	for i, sum := range sums {
+		v[i] = float32(sum)
 	}
 	for _, x := range v {
 		if x != 0 {

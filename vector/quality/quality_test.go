@@ -2,9 +2,7 @@ package quality_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
-	"testing"
 
 	"github.com/sluice-data/sluice/vector/chunk"
 	"github.com/sluice-data/sluice/vector/parse"
@@ -34,37 +32,41 @@ func holds(chunk, passage map[string]bool) bool {
 	return n*2 >= len(passage)
 }
 
-func measure(ix *index, questions []question, rank func(string) []int) result {
-	var r result
-	for _, q := range questions {
-		passage := grams(q.passage)
-		docAt, passAt := 0, 0
-		pages := map[int]bool{}
-		for i, e := range rank(q.text) {
-			pages[ix.entries[e].page] = true
-			if docAt == 0 && ix.entries[e].page == q.page {
-				docAt = len(pages) // place among the pages
-			}
-			if passAt == 0 && i < 10 && ix.entries[e].page == q.page && holds(grams(ix.entries[e].text), passage) {
-				passAt = i + 1
-			}
+func (r result) String() string {
+	return fmt.Sprintf("%.3f | %.3f | %.3f | %.3f | %.3f | %.3f", r.docR5, r.docR10, r.docMRR, r.passR5, r.passR10, r.passMRR)
+}
+
+// add counts what was found for a question whose answer is on page.
+func (r *result) add(page string, found []hit) {
+	docAt, passAt := 0, 0
+	pages := map[string]bool{}
+	for i, h := range found {
+		pages[h.page] = true
+		if docAt == 0 && h.page == page {
+			docAt = len(pages) // place among the pages
 		}
-		add := func(at int, r5, r10, mrr *float64) {
-			if at > 0 && at <= 5 {
-				*r5++
-			}
-			if at > 0 && at <= 10 {
-				*r10++
-				*mrr += 1 / float64(at)
-			}
+		if passAt == 0 && h.holds {
+			passAt = i + 1
 		}
-		add(docAt, &r.docR5, &r.docR10, &r.docMRR)
-		add(passAt, &r.passR5, &r.passR10, &r.passMRR)
 	}
+	count := func(at int, r5, r10, mrr *float64) {
+		if at > 0 && at <= 5 {
+			*r5++
+		}
+		if at > 0 && at <= 10 {
+			*r10++
+			*mrr += 1 / float64(at)
+		}
+	}
+	count(docAt, &r.docR5, &r.docR10, &r.docMRR)
+	count(passAt, &r.passR5, &r.passR10, &r.passMRR)
+}
+
+// divide makes means of sums.
+func (r *result) divide(questions int) {
 	for _, v := range []*float64{&r.docR5, &r.docR10, &r.docMRR, &r.passR5, &r.passR10, &r.passMRR} {
-		*v /= float64(len(questions))
+		*v /= float64(questions)
 	}
-	return r
 }
 
 // fixed cuts every size tokens, as the simplest pipelines do.
@@ -79,57 +81,10 @@ type way struct {
 	cut  func(*parse.Document) []chunk.Chunk
 }
 
-// TestChunksAreFoundBetterThanFixedWindows holds our default against fixed
-// windows of the same size, in the same run. SLUICE_QUALITY=full asks all
-// questions and prints a table of sizes and splitters.
-func TestChunksAreFoundBetterThanFixedWindows(t *testing.T) {
-	full := os.Getenv("SLUICE_QUALITY") == "full"
-	step := 2
-	if full {
-		step = 1
-	}
-	pages, questions := material(t, packages, step)
-	split := func(name string, cfg chunk.Config) way {
-		return way{name, func(d *parse.Document) []chunk.Chunk { return chunk.Split(d, cfg) }}
-	}
-	window := func(size int) way {
-		return way{fmt.Sprint("fixed ", size), func(d *parse.Document) []chunk.Chunk { return fixed(d, size) }}
-	}
-	ways := []way{window(512), split("structure 512", chunk.Config{})}
-	if full {
-		for _, size := range []int{256, 1024} {
-			ways = append(ways, window(size), split(fmt.Sprint("structure ", size), chunk.Config{MaxTokens: size}))
-		}
-		ways = append(ways, split("structure 512, overlap 64", chunk.Config{OverlapTokens: 64}),
-			split("structure 512, no path", chunk.Config{Template: "{text}"}),
-			split("separator 512", chunk.Config{Splitter: chunk.Separator, Encoding: "cl100k_base"}),
-			split("markdown 512", chunk.Config{Splitter: chunk.Markdown, SplitLevel: 3, Encoding: "cl100k_base"}))
-	}
-	t.Logf("%d pages, %d questions", len(pages), len(questions))
-	hybrid := map[string]result{}
-	for _, w := range ways {
-		var entries []entry
-		for i, p := range pages {
-			for _, c := range w.cut(p) {
-				entries = append(entries, entry{page: i, text: c.EmbedText})
-			}
-		}
-		ix := newIndex(entries)
-		for _, ranker := range []struct {
-			name string
-			rank func(string) []int
-		}{{"bm25", ix.bm25}, {"hash", ix.hashed}, {"hybrid", ix.hybrid}} {
-			r := measure(ix, questions, ranker.rank)
-			t.Logf("| %s (%d chunks) | %s | %.3f | %.3f | %.3f | %.3f | %.3f | %.3f |", w.name, len(entries), ranker.name,
-				r.docR5, r.docR10, r.docMRR, r.passR5, r.passR10, r.passMRR)
-			if ranker.name == "hybrid" {
-				hybrid[w.name] = r
-			}
-		}
-	}
-	base, ours := hybrid["fixed 512"], hybrid["structure 512"]
-	// Nearly every page is found either way: there, one question in fifty is noise.
-	if ours.docR5 < base.docR5-0.02 || ours.passR5 < base.passR5 {
-		t.Errorf("structure: doc %.3f, passage %.3f; fixed windows: %.3f, %.3f", ours.docR5, ours.passR5, base.docR5, base.passR5)
-	}
+func split(name string, cfg chunk.Config) way {
+	return way{name, func(d *parse.Document) []chunk.Chunk { return chunk.Split(d, cfg) }}
+}
+
+func window(size int) way {
+	return way{fmt.Sprint("fixed ", size), func(d *parse.Document) []chunk.Chunk { return fixed(d, size) }}
 }

@@ -16,6 +16,11 @@ var (
 	built = map[string]string{}
 )
 
+// Folder is the environment variable of a folder with binaries that were just
+// built from this tree, as deploy/dev/gotest.sh does: linking one takes longer
+// than most tests. Each lies in a folder named after its tags.
+const Folder = "SLUICE_BINARIES"
+
 // Build returns the path of a binary built from this tree with the given
 // build tags, once per process and tags. It fails t if the build does.
 func Build(t testing.TB, tags ...string) string {
@@ -26,12 +31,19 @@ func Build(t testing.TB, tags ...string) string {
 	if path, ok := built[key]; ok {
 		return path
 	}
+	if folder := os.Getenv(Folder); folder != "" {
+		path := filepath.Join(folder, "tags-"+key, "sluice")
+		if _, err := os.Stat(path); err == nil {
+			built[key] = path
+			return path
+		}
+	}
 	dir, err := os.MkdirTemp("", "sluice-binary-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "sluice")
-	cmd := exec.Command("go", "build", "-tags", key, "-o", path, "./cmd/sluice")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-tags", key, "-o", path, "./cmd/sluice")
 	cmd.Dir = Root(t)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build sluice: %v\n%s", err, out)

@@ -60,7 +60,7 @@ var wrap = map[string]func(text string) []byte{
 		return batch(2, snappy.Encode(nil, []byte(strings.Repeat("\x00", 50)+s[:7]+s[7:])))
 	},
 	"batch, xerial": func(s string) []byte { return batch(2, inXerial(s)) },
-	"parquet":       func(s string) []byte { return table(s) },
+	"parquet":       func(s string) []byte { return parquetOf(s) },
 	"avro":          func(s string) []byte { return avro("deflate", s) },
 }
 
@@ -167,8 +167,8 @@ func inXerial(s string) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(chunk))), chunk...)
 }
 
-// table is a Parquet file whose column shares prefixes between its values.
-func table(s string) []byte {
+// parquetOf is a Parquet file whose column shares prefixes between its values.
+func parquetOf(s string) []byte {
 	schema := arrow.NewSchema([]arrow.Field{{Name: "a", Type: arrow.BinaryTypes.String}}, nil)
 	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	defer b.Release()

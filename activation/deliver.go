@@ -186,6 +186,7 @@ func words(r delivery.Result) string {
 
 // retry sends it, or what is newer, again after a while. s.mu is held.
 func (s *Sink) retry(e *entry, it *item, r delivery.Result) {
+	e.doubt, e.maybeGone = true, e.maybeGone || it.remove // a server error may come after the change was made
 	if !s.outage.open {
 		e.attempts++
 	}
@@ -205,6 +206,7 @@ func (s *Sink) retry(e *entry, it *item, r delivery.Result) {
 // so nothing newer is sent before that cannot be any more. s.mu is held.
 func (s *Sink) unsure(f *flight, r delivery.Result) {
 	e := f.e
+	e.doubt, e.maybeGone = true, e.maybeGone || f.it.remove
 	if !s.outage.open {
 		e.attempts++
 	}
@@ -293,7 +295,7 @@ func (s *Sink) apply(f *flight, r delivery.Result) {
 	if r.ID != "" {
 		k.ID = r.ID
 	}
-	e.exists = true
+	e.exists, e.doubt, e.maybeGone = true, false, false
 	if !it.sweep {
 		count := s.outcomes(it.part)
 		if r.Outcome == delivery.Applied {
@@ -312,6 +314,9 @@ func (s *Sink) apply(f *flight, r delivery.Result) {
 func (s *Sink) conclude(e *entry, it *item, r delivery.Result, code Code) {
 	k := &e.known
 	k.Outcome, k.Code, k.Attempts = r.Outcome, string(code), e.attempts
+	if e.doubt { // nothing was applied, and what is there nobody knows
+		k.Fields, k.Row, e.doubt, e.maybeGone = nil, 0, false, false
+	}
 	if !it.sweep {
 		k.Pos, k.Part, k.Offset = it.pos, it.part, it.offset
 	}

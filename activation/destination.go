@@ -2,7 +2,6 @@ package activation
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/sluice-data/sluice/activation/delivery"
@@ -29,7 +28,7 @@ type Destination interface {
 }
 
 // ErrUnreadable is the error of Read where a destination cannot be read.
-var ErrUnreadable = errors.New("the destination cannot be read")
+var ErrUnreadable = delivery.ErrUnreadable
 
 // States is the state of a connection; *state.Connection is one.
 type States interface {

@@ -300,10 +300,10 @@ func (s *Sink) flightOf(e *entry, it *item, op delivery.Operation, whole bool) *
 		known = nil
 	}
 	c := delivery.Change{Key: string(it.key[:]), ID: e.known.ID}
-	if e.known.Gone {
-		c.ID = ""
+	if e.known.Gone || e.maybeGone && op == delivery.Upsert && it.matchID == e.known.Match {
+		c.ID = "" // of a record that is not there any more nothing can be made again
 	}
-	changed := !e.there()
+	changed := !e.there() || e.doubt
 	var scratch [64]byte
 	for i := range it.cells {
 		cl := &it.cells[i]
@@ -316,7 +316,7 @@ func (s *Sink) flightOf(e *entry, it *item, op delivery.Operation, whole bool) *
 		old, have := known.Lookup(tag)
 		same := have && old == hash
 		changed = changed || !same
-		if same && !whole {
+		if same && !whole && !e.doubt {
 			continue
 		}
 		f.hashes = append(f.hashes, fieldHash{tag, hash})

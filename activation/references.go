@@ -102,7 +102,7 @@ func (s *Sink) changeReferences(f *flight, c *delivery.Change, it *item, known s
 		id, _ := json.Marshal(r.id) // of a string: never fails
 		hash := s.h.word(ofField, append(append([]byte(cfg.Type), 0, r.state), id...))
 		old, have := known.Lookup(tag)
-		if have && old == hash || !have && r.state == cleared {
+		if have && old == hash && !f.e.doubt || !have && r.state == cleared {
 			continue
 		}
 		changed = true

@@ -114,6 +114,7 @@ type Sink struct {
 
 	taken     map[int32]int64 // highest offset that Write took
 	announced map[int32]int64 // highest offset of which something may have been sent
+	inherited map[int32]int64 // the same as Load found it: what an earlier owner may have sent
 
 	flushing bool
 	removing bool      // deletes may go: the guard was asked
@@ -149,6 +150,8 @@ type entry struct {
 	attempts  int
 	notBefore time.Time
 	unsure    *flight   // sent, and nobody knows what became of it
+	doubt     bool      // something of the key that was sent may have been applied unnoticed: known.Fields proves nothing
+	maybeGone bool      // and the record may have been deleted so
 	waits     time.Time // for a reference, since
 }
 
@@ -160,7 +163,7 @@ func (c *Connection) Sink(ctx context.Context) (*Sink, error) {
 	s := &Sink{c: c, cfg: &c.cfg, lease: c.st.Lease(hex.EncodeToString(id[:])), now: c.now, wake: make(chan struct{}, 1), maps: map[string]*mapping{},
 		h: newHasher(c.st.Secret()), keys: map[state.Key]*entry{}, claims: map[state.Key]state.Key{}, counts: map[int32]*tally{},
 		stored: map[int32]state.Mark{}, loading: map[int32]bool{}, sweeps: map[int32]uint64{},
-		taken: map[int32]int64{}, announced: map[int32]int64{}}
+		taken: map[int32]int64{}, announced: map[int32]int64{}, inherited: map[int32]int64{}}
 	s.settled.L = &s.mu
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.mu.Lock()
@@ -198,7 +201,7 @@ func (s *Sink) Load(ctx context.Context, parts []int32) (map[int32]record.Mark, 
 		s.stored[p] = m
 	}
 	for p, sent := range taken.Sent {
-		s.announced[p], s.taken[p] = sent, out[p].Next-1
+		s.announced[p], s.inherited[p], s.taken[p] = sent, sent, out[p].Next-1
 	}
 	return out, nil
 }

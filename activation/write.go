@@ -128,6 +128,7 @@ func (s *Sink) takeRow(m *mapping, b *record.Batch, row int, k state.Key, known 
 			return ""
 		}
 	}
+	doubt := row < len(b.Offsets) && b.Offsets[row] <= s.inherits(b.Partition.Partition)
 	op := b.Ops[row]
 	allowed := op == record.OpDelete || m.allowed(b, row)
 	if op == record.OpDelete || !allowed {
@@ -141,7 +142,9 @@ func (s *Sink) takeRow(m *mapping, b *record.Batch, row int, k state.Key, known 
 		}
 		it := m.blank(b, row, k)
 		it.remove = true
-		s.enqueue(s.entry(k, have, exists), it)
+		e = s.entry(k, have, exists)
+		e.doubt, e.maybeGone = e.doubt || doubt, e.maybeGone || doubt
+		s.enqueue(e, it)
 		return ""
 	}
 	full := m.encode(b, row)
@@ -152,7 +155,7 @@ func (s *Sink) takeRow(m *mapping, b *record.Batch, row int, k state.Key, known 
 	if full {
 		hash = m.rowHash(refs)
 	}
-	if e == nil && exists && hash != 0 && hash == have.Row && !have.Gone && s.cfg.Operation != delivery.Append &&
+	if e == nil && !doubt && exists && hash != 0 && hash == have.Row && !have.Gone && s.cfg.Operation != delivery.Append &&
 		(have.Outcome == delivery.Applied || have.Outcome == delivery.Unchanged) {
 		count.Unchanged++
 		if s.cfg.OnDelete != IgnoreDelete && op == record.OpRead && b.Pos[row].Epoch > have.Pos.Epoch {
@@ -167,8 +170,19 @@ func (s *Sink) takeRow(m *mapping, b *record.Batch, row int, k state.Key, known 
 	it := m.item(b, row, k, refs)
 	it.row, it.partial = hash, !full
 	it.unasked = it.matchID != (state.Key{}) && (!exists || have.Gone || it.matchID != have.Match) && s.cfg.Operation != delivery.Append
-	s.enqueue(s.entry(k, have, exists), it)
+	e = s.entry(k, have, exists)
+	e.doubt = e.doubt || doubt
+	s.enqueue(e, it)
 	return ""
+}
+
+// inherits returns the highest offset of a partition that an earlier owner may
+// have sent; what it sent was perhaps applied, and never stored. s.mu is held.
+func (s *Sink) inherits(part int32) int64 {
+	if sent, ok := s.inherited[part]; ok {
+		return sent
+	}
+	return -1
 }
 
 // askOwners asks the state who has the match values of rows that were taken.

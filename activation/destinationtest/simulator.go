@@ -1,6 +1,6 @@
 // Package destinationtest holds stateful, strict simulators of the vendors that
-// activation delivers to, and the suite that every destination must pass
-// against its own.
+// activation delivers to. The suite that every destination must pass against
+// its own is activation/conformance.
 package destinationtest
 
 import (
@@ -395,4 +395,20 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// AtCall has f called in the middle of the n-th call from now; nil takes back
+// what was asked for.
+func (s *Simulator) AtCall(n int, f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.requests + n
+	s.onCall = nil
+	if f != nil {
+		s.onCall = func(call int) {
+			if call == at {
+				f()
+			}
+		}
+	}
 }

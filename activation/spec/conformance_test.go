@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sluice-data/sluice/activation/conformance"
 	"github.com/sluice-data/sluice/activation/delivery"
 	"github.com/sluice-data/sluice/activation/destinationtest"
 	"github.com/sluice-data/sluice/activation/spec"
@@ -60,8 +61,8 @@ func specOf(t testing.TB, name string) *spec.Spec {
 }
 
 // opener opens the destination called name against a simulator.
-func opener(name, object string) func(testing.TB, destinationtest.Setup) destinationtest.Destination {
-	return func(t testing.TB, u destinationtest.Setup) destinationtest.Destination {
+func opener(name, object string) func(testing.TB, conformance.Setup) conformance.Destination {
+	return func(t testing.TB, u conformance.Setup) conformance.Destination {
 		token := u.Token
 		if token == "" {
 			token = destinationtest.Token
@@ -83,11 +84,11 @@ func opener(name, object string) func(testing.TB, destinationtest.Setup) destina
 	}
 }
 
-func cases() []destinationtest.Case {
+func cases() []conformance.Case {
 	mail := func(i int) string { return fmt.Sprintf("user%d@example.com", i) }
 	key := func(i int) string { return fmt.Sprintf("key-%d", i) }
 	text := func(name, v string) delivery.Field { return delivery.Field{Name: name, Value: []byte(`"` + v + `"`)} }
-	all := []destinationtest.Case{
+	all := []conformance.Case{
 		{Simulator: "hubspot", Object: "contacts", Match: "email", Key: mail, Seq: "seq", Note: "note", Bad: text("birthday", "the day before"), Batch: 100,
 			OAuth: true, Rows: true, Shuffles: true, Quota: "account"},
 		{Simulator: "salesforce", Object: "Contact", Match: "Ext__c", Key: key, Seq: "Seq__c", Note: "Note__c", Always: []delivery.Field{text("LastName", "Example")},
@@ -111,7 +112,7 @@ func TestConformance(t *testing.T) {
 	outcomes, names := map[string][]string{}, []string{}
 	for _, c := range cases() {
 		names = append(names, c.Simulator)
-		t.Run(c.Simulator, func(t *testing.T) { outcomes[c.Simulator] = destinationtest.Run(t, c) })
+		t.Run(c.Simulator, func(t *testing.T) { outcomes[c.Simulator] = conformance.Run(t, c) })
 	}
 	if t.Failed() {
 		return
@@ -122,7 +123,7 @@ func TestConformance(t *testing.T) {
 		}
 	}
 	page := "# What every destination was tried with\n\nWritten by `go test ./activation/spec -run Conformance -update`; each destination ran against its simulator.\n\n" +
-		destinationtest.Table(names, outcomes)
+		conformance.Table(names, outcomes)
 	golden(t, "conformance.md", page)
 }
 

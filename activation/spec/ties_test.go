@@ -4,6 +4,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/sluice-data/sluice/activation/conformance"
 	"github.com/sluice-data/sluice/activation/delivery"
 	"github.com/sluice-data/sluice/activation/destinationtest"
 )
@@ -19,7 +20,7 @@ func TestReferences(t *testing.T) {
 			}
 			server := httptest.NewServer(s)
 			defer server.Close()
-			d := opener(vendor, "contacts")(t, destinationtest.Setup{URL: server.URL})
+			d := opener(vendor, "contacts")(t, conformance.Setup{URL: server.URL})
 			company := s.Create("companies", map[string]string{"name": "Example"})
 			match := map[string]string{"hubspot": "email", "intercom": "external_id"}[vendor]
 			change := func(key, to string, remove bool) delivery.Change {
@@ -60,7 +61,7 @@ func TestReferenceField(t *testing.T) {
 	}
 	server := httptest.NewServer(s)
 	defer server.Close()
-	d := opener("salesforce", "Contact")(t, destinationtest.Setup{URL: server.URL})
+	d := opener("salesforce", "Contact")(t, conformance.Setup{URL: server.URL})
 	account := s.Create("Account", map[string]string{"Name": "Example", "Ext__c": "A1"})
 	r := d.Send(t.Context(), delivery.Request{Object: "Contact", Operation: delivery.Upsert, Changes: []delivery.Change{{Key: "1", Match: delivery.Field{Name: "Ext__c", Value: []byte(`"1"`)},
 		Fields: []delivery.Field{{Name: "LastName", Value: []byte(`"X"`)}}, References: []delivery.Reference{{Type: "AccountId", Object: "Account", ID: account}}}}})[0]
@@ -83,7 +84,7 @@ func TestInsertAndUpdate(t *testing.T) {
 			}
 			server := httptest.NewServer(s)
 			defer server.Close()
-			d := c.Open(t, destinationtest.Setup{URL: server.URL})
+			d := c.Open(t, conformance.Setup{URL: server.URL})
 			change := delivery.Change{Key: "0", Idempotency: "0", Match: delivery.Field{Name: c.Match, Value: []byte(`"` + c.Key(0) + `"`)},
 				Fields: append([]delivery.Field{{Name: c.Seq, Value: []byte("1")}}, c.Always...)}
 			send := func(op delivery.Operation) delivery.Result {

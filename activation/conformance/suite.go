@@ -1,4 +1,6 @@
-package destinationtest
+// Package conformance is the suite that every destination must pass against
+// its own simulator.
+package conformance
 
 import (
 	"context"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-data/sluice/activation/delivery"
+	"github.com/sluice-data/sluice/activation/destinationtest"
 )
 
 // Destination is what the suite tries.
@@ -97,7 +100,7 @@ func Scenarios() []Scenario {
 type run struct {
 	testing.TB
 	c   Case
-	s   *Simulator
+	s   *destinationtest.Simulator
 	url string
 	na  string // why the scenario does not apply
 }
@@ -109,7 +112,7 @@ func Run(t *testing.T, c Case) []string {
 	for i, sc := range Scenarios() {
 		t.Run(fmt.Sprintf("%02d", sc.Number), func(t *testing.T) {
 			r := &run{TB: t, c: c}
-			r.start(Options{Requests: 1 << 30, Daily: 1 << 30})
+			r.start(destinationtest.Options{Requests: 1 << 30, Daily: 1 << 30})
 			sc.run(r)
 			out[i] = "ok"
 			if r.na != "" {
@@ -124,9 +127,9 @@ func Run(t *testing.T, c Case) []string {
 }
 
 // start puts a fresh simulator in place.
-func (r *run) start(o Options) {
+func (r *run) start(o destinationtest.Options) {
 	r.Helper()
-	s, err := New(r.c.Simulator, o)
+	s, err := destinationtest.New(r.c.Simulator, o)
 	if err != nil {
 		r.Fatal(err)
 	}

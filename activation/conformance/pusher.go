@@ -1,4 +1,4 @@
-package destinationtest
+package conformance
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/sluice-data/sluice/activation/delivery"
+	"github.com/sluice-data/sluice/activation/destinationtest"
 )
 
 // pusher does by the outcomes what an engine has to: the least one that
@@ -111,7 +112,7 @@ func (r *run) everything() {
 	if long() {
 		keys, rounds, kills = 10_000, 10, 200
 	}
-	faults := AllFaults(7)
+	faults := destinationtest.AllFaults(7)
 	faults.Unauthorized = 0 // the login has a scenario of its own
 	faults.Delay = 5e6
 	r.s.SetFaults(faults)
@@ -146,15 +147,5 @@ func (r *run) everything() {
 
 // killAfter ends the worker's context in the middle of its n-th call from now.
 func (r *run) killAfter(n int, kill func()) {
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	at := r.s.requests + n
-	r.s.onCall = nil
-	if kill != nil {
-		r.s.onCall = func(call int) {
-			if call == at {
-				kill()
-			}
-		}
-	}
+	r.s.AtCall(n, kill)
 }

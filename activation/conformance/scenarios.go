@@ -1,4 +1,4 @@
-package destinationtest
+package conformance
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-data/sluice/activation/delivery"
+	"github.com/sluice-data/sluice/activation/destinationtest"
 )
 
 // long reports whether the long proofs are asked for.
@@ -164,7 +165,7 @@ func (r *run) throttled() {
 			r.Errorf("%s: the budget was told %+v, the result says %v", fault, a, results[0].RetryAfter)
 		}
 	}
-	f := Faults{NoRetryAfter: true}
+	f := destinationtest.Faults{NoRetryAfter: true}
 	r.s.SetFaults(f)
 	r.s.Inject("throttle")
 	r.all(r.send(d, delivery.Upsert, r.changes(0, 1, 1)), delivery.Throttled)
@@ -183,7 +184,7 @@ func throttledIn(answers []delivery.Answer) bool {
 
 // budgeted is scenario 7.
 func (r *run) budgeted() {
-	r.start(Options{Requests: 1000, Daily: 5000})
+	r.start(destinationtest.Options{Requests: 1000, Daily: 5000})
 	l := &ledger{}
 	d := r.open(Setup{Budget: l})
 	r.all(r.send(d, delivery.Upsert, r.changes(0, 3*r.c.Batch, 1)), delivery.Applied)
@@ -301,7 +302,7 @@ func (r *run) job() {
 	if r.c.Simulator == "salesforce" { // others refuse bad records before there is a job
 		request.Changes[7] = r.bad(7)
 	}
-	r.s.SetFaults(Faults{JobFails: 1})
+	r.s.SetFaults(destinationtest.Faults{JobFails: 1})
 	job := ""
 	if _, err := jobs.Submit(r.Context(), request, func(id string) error { job = id; return errors.New("killed") }); err == nil {
 		r.Fatal("a job that is not written down goes on")
@@ -338,7 +339,7 @@ func (r *run) job() {
 		if counts[delivery.Applied] != 199 || counts[delivery.Rejected] != 1 || counts[delivery.Retry] != 200 {
 			r.Fatalf("outcomes %v", counts)
 		}
-		r.s.SetFaults(Faults{})
+		r.s.SetFaults(destinationtest.Faults{})
 		r.all(r.send(d, delivery.Upsert, left), delivery.Applied)
 	} else if counts[delivery.Applied] != 400 {
 		r.Fatalf("outcomes %v", counts)
@@ -430,7 +431,7 @@ func (r *run) lanes() {
 func (r *run) lagging() {
 	now, mu := time.Now(), sync.Mutex{}
 	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
-	r.start(Options{Requests: 1 << 30, Daily: 1 << 30, Lag: 10 * time.Second, Now: clock})
+	r.start(destinationtest.Options{Requests: 1 << 30, Daily: 1 << 30, Lag: 10 * time.Second, Now: clock})
 	d := r.open(Setup{})
 	r.all(r.send(d, delivery.Upsert, r.changes(0, 3, 1)), delivery.Applied)
 	for range 2 { // without the ids, as after a loss of state

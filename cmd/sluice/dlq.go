@@ -93,6 +93,7 @@ func (a *app) dlqCommand() *cobra.Command {
 		Use:   "dlq",
 		Short: "Look at records that were refused, read them again, or take them off the list",
 		Args:  cobra.NoArgs,
+		RunE:  oneOf,
 	}
 	cmd.AddCommand(a.dlqListCommand(), a.dlqShowCommand(), a.dlqRetryCommand(), a.dlqDropCommand())
 	return cmd
@@ -281,7 +282,7 @@ func (a *app) letters(ctx context.Context, c *choice, fill func(*topic.Letter, *
 			return environment(err)
 		}
 		if found.Total < len(c.ids) {
-			return invalid(fmt.Errorf("only %d of these are on the list; sluice dlq ls shows the ids", found.Total))
+			return invalid(fmt.Errorf("%d of the %d asked for are on the list; sluice dlq ls shows the ids", found.Total, len(c.ids)))
 		}
 		if drop == nil || found.Total == 0 {
 			return nil
@@ -375,7 +376,7 @@ func (l *letter) text(reveal bool) string {
 	if l.Partition >= 0 {
 		fmt.Fprintf(&b, "  topic %s, partition %d, offset %d\n", l.Topic, l.Partition, l.Offset)
 	} else {
-		fmt.Fprintf(&b, "  it never reached topic %s; position %s of the source\n", l.Topic, l.Position)
+		fmt.Fprintf(&b, "  it never reached its topic; position %s of the source\n", l.Position)
 	}
 	switch {
 	case !reveal:

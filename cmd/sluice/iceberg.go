@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sluice-data/sluice/config"
 	"github.com/sluice-data/sluice/lake"
@@ -99,13 +100,17 @@ type icebergStream struct {
 // Check reports a table without a namespace.
 func (s *icebergStream) Check(report func(field, problem string)) {
 	parts := strings.Split(s.Table, ".")
-	if len(parts) < 2 || slices.Contains(parts, "") {
-		report("table", fmt.Sprintf("want namespace.table, got %q", s.Table))
+	if len(parts) < 2 || slices.Contains(parts, "") || strings.ContainsFunc(s.Table, notInTableName) {
+		report("table", fmt.Sprintf("want namespace.table without quotes, slashes and control characters, got %q", s.Table))
 	}
 	if err := lake.ValidatePartitionBy(s.PartitionBy); err != nil {
 		report("partition_by", err.Error())
 	}
 }
+
+// notInTableName tells characters that engines cannot have in a name, or read
+// as something else: there is no quoting here, unlike in from:.
+func notInTableName(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune("\"'`/\\", r) }
 
 // openLake prepares the tables of a lake.
 func openLake(ctx context.Context, p *pipeline, s *config.Sink) (openSink, error) {

@@ -46,6 +46,7 @@ func (a *app) keysCommand() *cobra.Command {
 			"because equal values must stay equal; every enabled version decrypts.\n" +
 			"A running sluice notices a changed ring within seconds and uses it from the next batch on.",
 		Args: cobra.NoArgs,
+		RunE: oneOf,
 	}
 	cmd.AddCommand(a.keysListCommand(), a.keysVerifyCommand(), a.keysNewCommand(), a.keysRotateCommand(), a.keysRewrapCommand(),
 		a.keysStateCommand("disable", "Make a version decrypt nothing any more", keys.Disabled),

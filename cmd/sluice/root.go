@@ -97,6 +97,16 @@ func (a *app) command() *cobra.Command {
 	return root
 }
 
+// oneOf is the command of a group of commands: alone it does nothing, and a
+// script that misspells one of the group must hear of it.
+func oneOf(cmd *cobra.Command, _ []string) error {
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	return invalid(fmt.Errorf("%s does what? there are %s; %s --help says more", cmd.CommandPath(), strings.Join(names, ", "), cmd.CommandPath()))
+}
+
 // envelope is what --json writes, for every command.
 type envelope struct {
 	Command string         `json:"command"`

@@ -132,7 +132,7 @@ func (s *screen) block(rows []progress.Row, now time.Time) string {
 		case r.Note != "":
 			c = append(c, r.Note)
 		case r.LastCommit != "":
-			c = append(c, fmt.Sprintf("snapshot %s, %s ago", s.ascii(short(r.LastCommit)), lasting(seconds(r.CommitAge))))
+			c = append(c, fmt.Sprintf("%s, %s ago", s.ascii(commitName(r.LastCommit)), lasting(seconds(r.CommitAge))))
 		}
 		cells = append(cells, c)
 	}

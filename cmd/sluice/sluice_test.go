@@ -78,6 +78,8 @@ func TestCommandLine(t *testing.T) {
 	bad := writeFile(t, filepath.Join(dir, "bad.yaml"), strings.Replace(example, "kafka:", "kakfa:", 1))
 	where := writeFile(t, filepath.Join(dir, "where.yaml"), strings.Replace(example, "[ { drop: { fields: [notes] } } ]", "[ { filter: { where: \"a =\" } } ]", 1))
 	table := writeFile(t, filepath.Join(dir, "table.yaml"), strings.Replace(example, "public.orders]", "orders]", 1))
+	quotes := writeFile(t, filepath.Join(dir, "quotes.yaml"), strings.Replace(example, "table: shop.orders", `table: 'shop."or.ders"'`, 1))
+	control := writeFile(t, filepath.Join(dir, "control.yaml"), strings.Replace(example, "table: shop.orders", `table: "shop.orders\n"`, 1))
 	for _, c := range []struct {
 		args string
 		code int
@@ -99,6 +101,11 @@ func TestCommandLine(t *testing.T) {
 		{"schema", exitOK, "draft/2020-12", ""},
 		{"run --log-level loud -c " + good, exitInvalid, "", "--log-level"},
 		{"inspect", exitInvalid, "", "accepts 1 arg"},
+		{"dlq", exitInvalid, "", "there are drop, ls, retry, show"},
+		{"dlq lst", exitInvalid, "", "unknown command"},
+		{"keys rotat x", exitInvalid, "", "unknown command"},
+		{"validate -c " + quotes, exitInvalid, "", `streams[0].table: want namespace.table`},
+		{"validate -c " + control, exitInvalid, "", `streams[0].table: want namespace.table`},
 	} {
 		if strings.Contains(c.args, "loud") {
 			t.Setenv("SLUICE_TEST_URL", "postgres://u:hunter2@127.0.0.1:1/x")

@@ -165,7 +165,7 @@ func streamTable(streams []progress.Row) string {
 			if side == progress.Sink {
 				last := r.Note
 				if last == "" && r.LastCommit != "" {
-					last = fmt.Sprintf("snapshot %s, %s ago", short(r.LastCommit), lasting(seconds(r.CommitAge)))
+					last = fmt.Sprintf("%s, %s ago", commitName(r.LastCommit), lasting(seconds(r.CommitAge)))
 				}
 				row = []string{"  " + r.Owner, r.Stream, string(r.State), lasting(seconds(r.Behind)), grouped(r.Delivered), grouped(r.Filtered), grouped(r.Rejected), last}
 			}

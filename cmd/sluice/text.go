@@ -86,3 +86,12 @@ func short(id string) string {
 	}
 	return id[:6] + "…"
 }
+
+// commitName shows the last commit of a sink: a snapshot by its number,
+// anything else by its words.
+func commitName(id string) string {
+	if strings.Contains(id, " ") {
+		return id
+	}
+	return "snapshot " + short(id)
+}

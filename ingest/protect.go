@@ -200,11 +200,7 @@ func (s *protected) publish(ctx context.Context, b *record.Batch) error {
 	if int64(delivered+filtered+rejected) != rows { // invariant 5
 		return fmt.Errorf("%d records of %d are unaccounted for after the protect rules", rows-int64(delivered+filtered+rejected), rows)
 	}
-	if len(v.held) > 0 {
-		if state, note := s.progress.State(); note == "" { // the source sets states without a note
-			s.progress.Set(state, heldNote(v.held))
-		}
-	}
+	s.showHeld(v.held)
 	s.progress.Read.Add(rows)
 	s.progress.Filtered.Add(int64(filtered))
 	s.progress.Rejected.Add(int64(rejected))
@@ -265,8 +261,23 @@ func (s *protected) version(ctx context.Context, in *record.Schema) (*version, e
 	return v, nil
 }
 
+// showHeld keeps the note of a stream true to the columns that are held back
+// now; other notes stay, and the source's own states come without one.
+func (s *protected) showHeld(held []string) {
+	want := ""
+	if len(held) > 0 {
+		want = heldNote(held)
+	}
+	state, note := s.progress.State()
+	if note != want && (note == "" || strings.HasPrefix(note, heldPrefix)) {
+		s.progress.Set(state, want)
+	}
+}
+
+const heldPrefix = "new columns held back until a protect rule or allow: names them: "
+
 func heldNote(held []string) string {
-	return fmt.Sprintf("new columns held back until a protect rule or allow: names them: %s", strings.Join(held, ", "))
+	return heldPrefix + strings.Join(held, ", ")
 }
 
 // newVersion compiles the rules for in, without the columns that are held back

@@ -283,6 +283,29 @@ func TestNewColumnsAreHeldBackWhereThereAreRules(t *testing.T) {
 	}
 }
 
+func TestTheNoteNamesTheColumnsThatAreHeldBackNow(t *testing.T) {
+	board := &progress.Board{}
+	var notes []string
+	cfg := Config{Name: "db", Output: newSink(), Board: board,
+		Protect: func(s *record.Schema) (Chain, error) { return chain{in: s}, nil },
+		Source: &steps{run: []func(context.Context, Output) error{func(ctx context.Context, out Output) error {
+			for _, fields := range [][]string{{"id", "a"}, {"id", "a", "b"}, {"id", "a", "c"}, {"id", "a"}} {
+				if err := out.Publish(ctx, batch(schemaOf("t", fields...), 1)); err != nil {
+					return err
+				}
+				_, note := board.Stream(progress.Source, "db", "db.public.t").State()
+				notes = append(notes, strings.TrimPrefix(note, heldPrefix))
+			}
+			return nil
+		}}}}
+	if err := Run(context.Background(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"", "b", "c", ""}; !slices.Equal(notes, want) {
+		t.Errorf("%q, want %q", notes, want)
+	}
+}
+
 func TestRefusedRecordsGoToTheDeadLetters(t *testing.T) {
 	board, out := &progress.Board{}, newSink()
 	var letters []string

@@ -337,3 +337,13 @@ func TestSelectors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A file with very many mistakes is answered: reporting one does not look through all others.
+func TestVeryManyMistakes(t *testing.T) {
+	text := "name: shop\n" + "tests:\n" + strings.Repeat("  - { name: x, stream: y, stray: 1 }\n", 20_000)
+	_, err := testRegistry().Parse("many.yaml", []byte(text))
+	var problems Problems
+	if !errors.As(err, &problems) || len(problems) < 40_000 {
+		t.Errorf("%d problems", len(problems))
+	}
+}

@@ -29,17 +29,20 @@ type decoder struct {
 	reg      *Registry
 	file     *File
 	problems Problems
+	reported map[Problem]bool // what is in problems
 	nodes    int
 	open     map[*yaml.Node]bool // aliases being followed
 }
 
 func (d *decoder) report(n *yaml.Node, path, format string, args ...any) {
 	p := Problem{File: d.file.path, Pos: Pos{max(n.Line, 1), max(n.Column, 1)}, Path: path, Message: fmt.Sprintf(format, args...)}
-	for _, q := range d.problems {
-		if q == p { // an alias reports the mistake of its anchor again
-			return
-		}
+	if d.reported[p] { // an alias reports the mistake of its anchor again
+		return
 	}
+	if d.reported == nil {
+		d.reported = map[Problem]bool{}
+	}
+	d.reported[p] = true
 	d.problems = append(d.problems, p)
 }
 

@@ -29,6 +29,8 @@ type planned struct {
 	Last    bool     `json:"last_run"` // there is one to compare with
 	Changes []change `json:"changes"`
 	Blocked int      `json:"blocked"`
+
+	Sends []sending `json:"sends,omitempty"` // of --dry-run
 }
 
 // change is what becomes of one stream, or of one stream in one sink.
@@ -42,11 +44,15 @@ type change struct {
 
 func (a *app) planCommand() *cobra.Command {
 	var expect string
+	var dry, reveal bool
+	var most int
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what a changed configuration file would do to the pipeline",
 		Long: "plan compares the file with what the running or the last pipeline wrote down, and says of each stream whether the\n" +
 			"change holds from the next batch on, needs its topic to be read again, or needs the source to be read again.\n" +
+			"With --dry-run it also compares the rows on the topics with what SaaS sinks have delivered, and counts what they\n" +
+			"would create, update and delete; it reads the old values of the first records and sends nothing.\n" +
 			"It changes nothing. The exit code is 2 if a change cannot be done, or if --expect names another plan.",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -61,9 +67,22 @@ func (a *app) planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if most < 0 || most > maxPreview {
+				return invalid(fmt.Errorf("-n: want 0 to %d records", maxPreview))
+			}
 			a.result = p
 			if !a.json {
 				fmt.Fprint(a.stdout, plainText(p.text(f)))
+			}
+			if dry {
+				if p.Sends, err = dryRun(f, most, reveal); err != nil {
+					return err
+				}
+				for i := range p.Sends {
+					if !a.json {
+						fmt.Fprint(a.stdout, asciiDots(plainText(p.Sends[i].text())))
+					}
+				}
 			}
 			switch {
 			case expect != "" && expect != p.ID:
@@ -74,6 +93,9 @@ func (a *app) planCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "count what SaaS sinks would send")
+	cmd.Flags().IntVarP(&most, "records", "n", 3, "of --dry-run: show the first so many records of each stream")
+	cmd.Flags().BoolVar(&reveal, "reveal", false, "of --dry-run: show values in full")
 	cmd.Flags().StringVar(&expect, "expect", "", "the id that the plan must have")
 	return cmd
 }

@@ -91,7 +91,7 @@ func (a *app) command() *cobra.Command {
 	f.BoolVar(&a.json, "json", false, "write one JSON document to standard output")
 	f.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&a.logFormat, "log-format", "text", "text or json")
-	root.AddCommand(a.runCommand(), a.validateCommand(), a.statusCommand(), a.inspectCommand(), a.schemaCommand(), a.versionCommand(), a.demoCommand(), a.searchCommand(), a.mcpCommand(), a.backfillCommand(), a.pauseCommand(), a.resumeCommand(), a.dlqCommand(),
+	root.AddCommand(a.runCommand(), a.validateCommand(), a.statusCommand(), a.inspectCommand(), a.schemaCommand(), a.versionCommand(), a.demoCommand(), a.searchCommand(), a.mcpCommand(), a.backfillCommand(), a.pauseCommand(), a.resumeCommand(), a.dlqCommand(), a.adoptCommand(), a.driftCommand(), a.reconcileCommand(),
 		a.simulateCommand(), a.embeddedBrokerCommand(), a.embeddedS3Command())
 	root.AddCommand(a.ruleCommands()...)
 	return root

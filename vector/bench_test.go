@@ -26,7 +26,7 @@ func manual(n int) string {
 	fmt.Fprintf(&b, "# Manual %d\n\n", n)
 	for part := range 6 {
 		fmt.Fprintf(&b, "## Chapter %d of manual %d\n\n", part, n)
-		for s := range 16 {
+		for s := range 22 {
 			fmt.Fprintf(&b, "Step %d of chapter %d in manual %d explains the valve %d and how to close it. ", s, part, n, n*31+part*7+s)
 		}
 		b.WriteString("\n\n")

@@ -56,7 +56,8 @@ type Index struct {
 	engine *parse.Engine
 	cut    []byte // hash of how texts are cut
 
-	filled time.Time // when no text was without a vector; the maintenance's only
+	examined time.Time // when the index was looked at; the maintenance's only
+	filled   time.Time // when no text was without a vector; the maintenance's only
 
 	wake chan struct{}
 	stop context.CancelFunc
@@ -246,6 +247,10 @@ func (x *Index) round(ctx context.Context, slow bool) {
 			}
 			err = errors.Join(err, indexErr)
 		}
+		if slow && time.Since(x.examined) > examineEvery {
+			err = errors.Join(err, x.examine(ctx, m))
+			x.examined = time.Now()
+		}
 		if slow {
 			_, collectErr := m.Collect(ctx)
 			err = errors.Join(err, collectErr, x.store.RetireOld(ctx))
@@ -254,6 +259,28 @@ func (x *Index) round(ctx context.Context, slow bool) {
 	if err != nil && ctx.Err() == nil {
 		x.log.Warn("maintenance of the documents goes on later", "error", err)
 	}
+}
+
+// examineEvery is how often the index is looked at, and leastRecall what it must find of the nearest vectors.
+const (
+	examineEvery = time.Hour
+	leastRecall  = 0.9
+)
+
+// examine builds the index anew if much of it is gone, and measures what it finds.
+func (x *Index) examine(ctx context.Context, m *store.Maintainer) error {
+	rebuilt, err := m.Rebuild(ctx)
+	if err != nil {
+		return err
+	}
+	if rebuilt {
+		x.log.Info("the index of vectors is built anew: many of its vectors were gone")
+	}
+	share, err := m.Recall(ctx)
+	if err == nil && share < leastRecall {
+		x.log.Warn("the index of vectors misses near ones", "found", share)
+	}
+	return err
 }
 
 // fillEvery is how often texts without a vector are looked for.

@@ -223,3 +223,27 @@ func TestAgentsReadOnlyWhatTheirUserMay(t *testing.T) {
 		t.Error("a group is a caller")
 	}
 }
+
+// A text's lexemes are made by the sink, a question's by the SQL function: both find the same words in the same text.
+func TestQuestionsAreTakenApartAsTextsAre(t *testing.T) {
+	url := database(t)
+	f := newFeed(t, open(t, url), filesSchema())
+	texts := []string{
+		"The valves are closing; the valve's 12.5e3 closings, v1.2.3-rc4, e.g. os.ReadFile and foo_bar@example.com/a?b=c#d",
+		"größer Straßen, “naïve” — café… 漢字かな交じり文 Ελληνικά שלום \\ ' '' \\' :1,2 :*A & | ! <->",
+		strings.Repeat("again ", 20_000) + strings.Repeat("x", 3000) + " \x7f\x01\u0000end",
+		"a the of and", // nothing to look for
+	}
+	for i, text := range texts {
+		if r := f.write(put(fmt.Sprintf("%d.txt", i), text, everybody)); len(r) > 0 {
+			t.Fatal(r)
+		}
+	}
+	f.flush()
+	var texted, different int
+	err := dial(t, url).QueryRow(context.Background(), `select count(*), count(*) filter (where tsvector_to_array(tsv) is distinct from
+		coalesce((select array_agg(l order by l collate "C") from rag.lexemes(coalesce(whole, head || body)) l), '{}')) from rag.content`).Scan(&texted, &different)
+	if err != nil || texted < len(texts) || different != 0 {
+		t.Errorf("%d of %d texts differ: %v", different, texted, err)
+	}
+}

@@ -43,6 +43,26 @@ func TestTheIndexOfVectors(t *testing.T) {
 	if built, err := m.Index(ctx); err != nil || built {
 		t.Fatalf("built again %v: %v", built, err)
 	}
+	if share, err := m.Recall(ctx); err != nil || share < 0.9 {
+		t.Errorf("the index finds %.2f of the nearest: %v", share, err)
+	}
+	if rebuilt, err := m.Rebuild(ctx); err != nil || rebuilt {
+		t.Errorf("nothing is gone, built anew %v: %v", rebuilt, err)
+	}
+	// Twice what is left comes and goes; a statement of its own tells the server's counters.
+	for _, sql := range []string{`create index emb_1_hnsw_ccnew on rag.emb_1 (hash)`,
+		`insert into rag.emb_1 select sha256(n::text::bytea), (select e from rag.emb_1 limit 1) from generate_series(1, 1200) n`,
+		`delete from rag.emb_1 where hash not in (select hash from rag.content)`, `select pg_stat_force_next_flush()`} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rebuilt, err := m.Rebuild(ctx); err != nil || !rebuilt {
+		t.Errorf("most is gone, built anew %v: %v", rebuilt, err)
+	}
+	if rebuilt, err := m.Rebuild(ctx); err != nil || rebuilt {
+		t.Errorf("built anew once more %v: %v", rebuilt, err)
+	}
 	m.Release()
 	// The planner shall take the index although sorting few rows were cheaper.
 	if _, err := conn.Exec(ctx, `alter database `+conn.Config().Database+` set enable_sort = off`); err != nil {

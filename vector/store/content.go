@@ -32,36 +32,43 @@ func (s *Store) putContents(ctx context.Context, tx pgx.Tx, rows []row) error {
 		chunks = append(chunks, c)
 	}
 	slices.SortFunc(chunks, func(a, b *Chunk) int { return bytes.Compare(a.Hash[:], b.Hash[:]) })
-	n := len(chunks)
-	hashes, heads, bodies, wholes, tokens := make([][]byte, n), make([]string, n), make([]string, n), make([]*string, n), make([]int32, n)
-	var newHashes, oldHashes [][]byte
+	var hashes, oldHashes [][]byte
+	var heads, bodies, texts []string
+	var wholes []*string
+	var tokens []int32
 	var vectors []pgvector.HalfVector
-	for i, c := range chunks {
-		hashes[i], heads[i], bodies[i], tokens[i] = c.Hash[:], clean(c.Head), clean(c.Body), int32(c.Tokens)
-		if c.Whole != "" {
-			w := clean(c.Whole)
-			wholes[i] = &w
-		}
-		if c.Vector != nil {
-			newHashes, vectors = append(newHashes, c.Hash[:]), append(vectors, pgvector.NewHalfVector(c.Vector))
-		} else {
+	for _, c := range chunks {
+		if c.Vector == nil {
 			oldHashes = append(oldHashes, c.Hash[:])
+			continue
+		}
+		head, body := clean(c.Head), clean(c.Body)
+		hashes, heads, bodies, tokens = append(hashes, c.Hash[:]), append(heads, head), append(bodies, body), append(tokens, int32(c.Tokens))
+		vectors = append(vectors, pgvector.NewHalfVector(c.Vector))
+		if c.Whole == "" {
+			wholes, texts = append(wholes, nil), append(texts, head+body)
+		} else {
+			w := clean(c.Whole)
+			wholes, texts = append(wholes, &w), append(texts, w)
 		}
 	}
 	var b pgx.Batch
-	b.Queue(s.sql(`insert into $S.content (hash, head, body, whole, tokens, tsv)
-		select h, a, b, w, n, to_tsvector($6::text::regconfig, coalesce(w, a || b))
-		from unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::int[]) u (h, a, b, w, n)
-		where not exists (select from $S.content c where c.hash = h) order by h on conflict do nothing`), hashes, heads, bodies, wholes, tokens, s.cfg.Language)
-	if len(newHashes) > 0 {
+	if len(hashes) > 0 {
+		tsvs, err := s.tsvectors(ctx, tx, texts)
+		if err != nil {
+			return err
+		}
+		b.Queue(s.sql(`insert into $S.content (hash, head, body, whole, tokens, tsv)
+			select h, a, b, w, n, v::tsvector from unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[]) u (h, a, b, w, n, v)
+			where not exists (select from $S.content c where c.hash = h) order by h on conflict do nothing`), hashes, heads, bodies, wholes, tokens, tsvs)
 		b.Queue(s.sql(fmt.Sprintf(`insert into %s (hash, e) select h, v from unnest($1::bytea[], $2::$V.halfvec[]) u (h, v) order by h on conflict do nothing`, s.emb())),
-			newHashes, vectors)
+			hashes, vectors)
 	}
 	missing := false
 	if len(oldHashes) > 0 {
 		// Locked, a text cannot be collected before its chunk is there; then its vector is there too, or never was.
 		b.Queue(s.sql(`select from $S.content where hash = any($1) order by hash for key share`), oldHashes)
-		b.Queue(fmt.Sprintf(`select exists (select from unnest($1::bytea[]) h where not exists (select from %s e where e.hash = h))`, s.emb()), oldHashes).
+		b.Queue(s.sql(fmt.Sprintf(`select exists (select from unnest($1::bytea[]) h where not exists (select from %s e where e.hash = h) or not exists (select from $S.content x where x.hash = h))`, s.emb())), oldHashes).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&missing) })
 	}
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {

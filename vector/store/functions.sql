@@ -20,6 +20,13 @@ create or replace function $S.occurrences(rank real) returns double precision la
   select case when rank <= 0 then 0 else greatest(1, round((1 / greatest(1.644934066848 - rank * 16.44934066848, 0.004) - 0.5)::numeric))::double precision end
 $f$;
 
+-- lexemes returns what is looked for of a question: the words that texts are taken apart into as well, letters and
+-- digits of ASCII and whatever is none, as the language's configuration spells them.
+create or replace function $S.lexemes(question text) returns setof text language sql stable as $f$
+  select distinct l from regexp_split_to_table(question, '[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+') w,
+    unnest(tsvector_to_array(to_tsvector((select value from $S.setting where name = 'language')::regconfig, w))) l
+$f$;
+
 -- search returns the chunks that answer the question best, among those that the principals may see: words by
 -- BM25, vectors by cosine, each scaled to 1 for its best, joined by the weight of the model: ranks alone would let
 -- a weak model overturn a clear match of words. embedding is the question's vector in the active space,
@@ -45,7 +52,7 @@ begin
   with q as (
     select quote_literal(lexeme)::tsquery as word, coalesce(w.contents, 1) as contents,
       ln(1 + (greatest(n.contents, coalesce(w.contents, 1)) - coalesce(w.contents, 1) + 0.5) / (coalesce(w.contents, 1) + 0.5)) as idf
-    from unnest(to_tsvector((select value from $S.setting where name = 'language')::regconfig, question)) u
+    from $S.lexemes(question) lexeme
     left join $S.word w using (lexeme), (select coalesce(max(contents), 0) as contents from $S.word_count) n
   ), o as (
     -- Rare words find the candidates; words that are everywhere only help to rank them.

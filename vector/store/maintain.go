@@ -82,10 +82,23 @@ func (m *Maintainer) CountWords(ctx context.Context) error {
 // were deleted long ago. It returns the number of texts.
 func (m *Maintainer) Collect(ctx context.Context) (int64, error) {
 	var total int64
+	rows, err := m.conn.Query(ctx, m.s.sql(`select id from $S.spec where to_regclass(quote_ident($1) || '.emb_' || id) is not null order by id`), m.s.cfg.Schema)
+	if err != nil {
+		return 0, fmt.Errorf("look for models: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return 0, fmt.Errorf("look for models: %w", err)
+	}
+	vectors := ""
+	for _, id := range ids {
+		vectors += m.s.sql(fmt.Sprintf(`, v%[1]d as (delete from $S.emb_%[1]d where hash in (select hash from gone))`, id))
+	}
 	for {
 		// A text that a document takes up at this moment is held by its foreign key: the statement fails, and the next round does it.
-		tag, err := m.conn.Exec(ctx, m.s.sql(`delete from $S.content where hash in (select hash from $S.content x
-			where created_at < now() - $1::interval and not exists (select from $S.chunk c where c.hash = x.hash) order by hash limit 2000 for update skip locked)`), m.s.cfg.Grace)
+		tag, err := m.conn.Exec(ctx, m.s.sql(`with gone as (delete from $S.content where hash in (select hash from $S.content x
+			where created_at < now() - $1::interval and not exists (select from $S.chunk c where c.hash = x.hash) order by hash limit 2000 for update skip locked) returning hash)`+
+			vectors+` select from gone`), m.s.cfg.Grace)
 		if code := state(err); code == "23503" || code == "40P01" {
 			return total, nil
 		}
@@ -96,7 +109,7 @@ func (m *Maintainer) Collect(ctx context.Context) (int64, error) {
 			break
 		}
 	}
-	_, err := m.conn.Exec(ctx, m.s.sql(`delete from $S.doc where state = 'deleted' and not acl_own and changed_at < now() - $1::interval`), m.s.cfg.Keep)
+	_, err = m.conn.Exec(ctx, m.s.sql(`delete from $S.doc where state = 'deleted' and not acl_own and changed_at < now() - $1::interval`), m.s.cfg.Keep)
 	if err != nil {
 		return total, fmt.Errorf("forget deleted documents: %w", err)
 	}
@@ -110,7 +123,7 @@ func (m *Maintainer) Index(ctx context.Context) (built bool, err error) {
 	if s.cfg.IndexFrom < 0 || s.spec == 0 {
 		return false, nil
 	}
-	name := fmt.Sprintf("emb_%d_hnsw", s.spec)
+	name := s.hnsw()
 	var exists, valid bool
 	err = m.conn.QueryRow(ctx, `select true, indisvalid from pg_index where indexrelid = to_regclass($1)`, s.q(name)).Scan(&exists, &valid)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -131,22 +144,10 @@ func (m *Maintainer) Index(ctx context.Context) (built bool, err error) {
 			return false, fmt.Errorf("drop an unfinished index: %w", err)
 		}
 	}
-	workers := 2
-	if s.olderThan(0, 8, 2) {
-		workers = 0 // CVE-2026-3172: a parallel build may write past its buffer
-	}
-	defer func() {
-		_, resetErr := m.conn.Exec(context.WithoutCancel(ctx), `reset maintenance_work_mem; reset max_parallel_maintenance_workers`)
-		err = errors.Join(err, resetErr)
-	}()
-	if _, err := m.conn.Exec(ctx, fmt.Sprintf(`set maintenance_work_mem = '%dMB'; set max_parallel_maintenance_workers = %d`, m.graphMegabytes(ctx), workers)); err != nil {
-		return false, fmt.Errorf("prepare the index of vectors: %w", err)
-	}
-	_, err = m.conn.Exec(ctx, s.sql(fmt.Sprintf(`create index concurrently %s on %s using hnsw (e $V.halfvec_cosine_ops)`, pgx.Identifier{name}.Sanitize(), s.emb())))
-	if err != nil {
+	if err := m.building(ctx, s.sql(fmt.Sprintf(`create index concurrently %s on %s using hnsw (e $V.halfvec_cosine_ops)`, pgx.Identifier{name}.Sanitize(), s.emb()))); err != nil {
 		return false, fmt.Errorf("build the index of vectors: %w", err)
 	}
-	return true, nil
+	return true, m.noteBuilt(ctx)
 }
 
 // graphMegabytes estimates what the graph takes in memory: a build that does not fit is four times slower.

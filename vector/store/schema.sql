@@ -2,7 +2,8 @@ create schema if not exists $S;
 
 create table if not exists $S.setting (name text primary key, value text not null);
 
--- A space of vectors; its vectors are in table emb_<id>.
+-- A space of vectors; its vectors are in table emb_<id>, by the hash of their text: in its row, not beside it, as far
+-- as a page holds it. They go with their text; a key for each of them would cost a third of their time.
 create table if not exists $S.spec (
   id int generated always as identity primary key,
   fingerprint bytea not null unique,
@@ -35,7 +36,7 @@ create table if not exists $S.content (
   head text not null, body text not null, whole text,
   tokens int not null,
   tsv tsvector not null,
-  created_at timestamptz not null default now());
+  created_at timestamptz not null default now()) with (toast_tuple_target = 8160);
 create index if not exists content_tsv on $S.content using gin (tsv);
 
 create table if not exists $S.chunk (

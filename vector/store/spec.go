@@ -46,7 +46,7 @@ func (s *Store) chooseSpec(ctx context.Context) error {
 		}
 		s.active.Store(state == "active")
 		_, err = tx.Exec(ctx, s.sql(fmt.Sprintf(`create table if not exists %s (
-			hash bytea primary key references $S.content on delete cascade, e $V.halfvec(%d) not null);
+			hash bytea primary key, e $V.halfvec(%d) not null) with (toast_tuple_target = 8160);
 			alter table %s alter column e set storage external`, s.emb(), spec.Dims, s.emb())))
 		return err
 	})
@@ -74,7 +74,7 @@ func (s *Store) Active(ctx context.Context) (spec embed.Spec, err error) {
 
 // Embedded returns which of the hashes have a vector in our space.
 func (s *Store) Embedded(ctx context.Context, hashes [][]byte) (map[[32]byte]bool, error) {
-	rows, err := s.pool.Query(ctx, fmt.Sprintf(`select hash from %s where hash = any($1)`, s.emb()), hashes)
+	rows, err := s.pool.Query(ctx, s.sql(fmt.Sprintf(`select hash from %s join $S.content using (hash) where hash = any($1)`, s.emb())), hashes)
 	if err != nil {
 		return nil, fmt.Errorf("look for vectors: %w", err)
 	}

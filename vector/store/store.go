@@ -45,6 +45,7 @@ type Store struct {
 	extSchema  string
 	spec       int         // id of the space that we write
 	active     atomic.Bool // it is the one that searches use
+	lexicon    lexicon
 }
 
 // Open connects, makes what is missing of the schema, and chooses the space of cfg.Spec: another one than the

@@ -44,6 +44,7 @@ type letterPlace struct {
 	owner, topic, position string
 	partition              int32
 	offset                 int64
+	key                    string // of a record that never reached its topic: rows of one backfill share their position
 }
 
 // Letters passes the dead letters that are on the list to each, oldest first
@@ -75,8 +76,11 @@ func (k *Kafka) Letters(ctx context.Context, each func(Letter) error) error {
 			return
 		}
 		l := letterOf(r)
-		at := letterPlace{l.Sink + "/" + l.Source, l.Topic, l.Position, l.Partition, l.Offset}
-		again := seen[at]
+		at := letterPlace{l.Sink + "/" + l.Source, l.Topic, l.Position, l.Partition, l.Offset, ""}
+		if l.Partition < 0 {
+			at.key = string(l.Key)
+		}
+		again := seen[at] && (l.Partition >= 0 || len(l.Key) > 0) // rows without a key cannot be told apart
 		seen[at] = true
 		if gone[r.Offset] || again {
 			return

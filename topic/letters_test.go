@@ -11,7 +11,11 @@ func TestLettersAreListedOnceAndDropped(t *testing.T) {
 	onBrokers(t, func(t *testing.T, k *Kafka) {
 		s := testSchema("orders")
 		p := newPublisher(t, k)
-		b := batch(s, inserts(1, 1, 4)...)
+		rows := inserts(1, 1, 4)
+		for i := range rows { // of a backfill: they share their position
+			rows[i].op, rows[i].pos = record.OpRead, record.Position{Epoch: 1, LSN: 7}
+		}
+		b := batch(s, rows...)
 		rejects := []record.Reject{{Row: 0, Code: "bad", Reason: "note: too long"}, {Row: 2, Code: "worse", Reason: "note: not UTF-8"}}
 		for range 2 { // a source that was killed says it again
 			if err := p.Reject(t.Context(), b, rejects); err != nil {

@@ -88,6 +88,19 @@ func TestRuleTests(t *testing.T) {
 	}
 }
 
+// TestMadeUpKeys: rules of every method can be tested and explained without their keys.
+func TestMadeUpKeys(t *testing.T) {
+	for _, method := range []string{"aes-gcm", "aes-siv", "rsa-oaep", "rsa-hybrid", "aes-cbc", "aes-ctr"} {
+		text := strings.Replace(ruleFile, `hash: { field: email, key: "${ring:keys/r}" }`, `encrypt: { field: email, key: "${file:keys/k}", method: `+method+" }", 1) +
+			strings.Replace(people1, "%NAME%", method, 1) + "    rows: [ { id: 1, email: a@b.c, price: 2 } ]\n" +
+			`    want: [ { id: 1, email: { matches: "^[-_.=+/0-9A-Za-z]{20,}$" }, price: 2.00, tags: null, doc: null, at: null, ok: null } ]` + "\n"
+		path := writeFile(t, filepath.Join(t.TempDir(), "sluice.yaml"), text)
+		if code, out, errs := run("test", "-c", path); code != exitOK {
+			t.Errorf("%s: exit %d\n%s%s", method, code, out, errs)
+		}
+	}
+}
+
 // TestLiveChain: keys change between batches; without one nothing goes on.
 func TestLiveChain(t *testing.T) {
 	dir := t.TempDir()

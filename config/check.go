@@ -144,7 +144,7 @@ func (d *decoder) checkSink(s *Sink) {
 	from, target := map[string]bool{}, map[string]bool{}
 	for i, stream := range s.Streams {
 		base := fmt.Sprintf("sinks.%s.streams[%d]", s.Name, i)
-		if d.checkFrom(base+".from", stream) {
+		if d.checkFrom(base+".from", s, stream) {
 			key := stream.Source + "." + stream.Local
 			if from[key] {
 				d.reportAt(base+".from", "this sink reads %s already", key)
@@ -162,12 +162,19 @@ func (d *decoder) checkSink(s *Sink) {
 	}
 }
 
-func (d *decoder) checkFrom(path string, stream *Stream) bool {
+// checkFrom finds what a stream of a sink is read from: a source, or another
+// sink that publishes what became of its records.
+func (d *decoder) checkFrom(path string, sink *Sink, stream *Stream) bool {
 	source, local, ok := d.split(path, stream.From)
 	if !ok {
 		return false
 	}
 	i := slices.IndexFunc(d.file.Sources, func(s *Source) bool { return s.Name == source })
+	j := slices.IndexFunc(d.file.Sinks, func(s *Sink) bool { return s.Name == source })
+	if i < 0 && j >= 0 {
+		stream.Source, stream.Local = source, local
+		return d.checkOutlet(path, sink, d.file.Sinks[j], local)
+	}
 	if i < 0 {
 		var known []string
 		for _, s := range d.file.Sources {
@@ -181,6 +188,32 @@ func (d *decoder) checkFrom(path string, stream *Stream) bool {
 		d.reportAt(path, "no stream %q%s", stream.From, fromHint(local, s))
 	}
 	return true
+}
+
+// outlets returns the streams that a sink publishes.
+func (d *decoder) outlets(s *Sink) []string {
+	if kind := find(d.reg.Sinks, s.Kind); kind != nil && kind.Outlets != nil {
+		return kind.Outlets(s.Settings)
+	}
+	return nil
+}
+
+// checkOutlet checks that a sink may read what another one publishes. One that
+// publishes may not: what it says about its records would be records again,
+// without end.
+func (d *decoder) checkOutlet(path string, reader, from *Sink, local string) bool {
+	have := d.outlets(from)
+	switch {
+	case len(d.outlets(reader)) > 0:
+		d.reportAt(path, "%s publishes outcomes itself, so it cannot read those of a sink; set outcomes: false", reader.Name)
+	case len(have) == 0:
+		d.reportAt(path, "sink %s publishes no stream", from.Name)
+	case !slices.Contains(have, local):
+		d.reportAt(path, "no stream \"%s.%s\"; sink %s publishes %s.%s", from.Name, local, from.Name, from.Name, strings.Join(have, ", "+from.Name+"."))
+	default:
+		return true
+	}
+	return false
 }
 
 func fromHint(local string, s *Source) string {

@@ -164,6 +164,9 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, tag fieldTag
 	case *Secret:
 		d.secret(n, path, target, tag)
 		return
+	case *yaml.Node: // a template: whoever reads it knows what it may hold
+		*target = *n
+		return
 	case encoding.TextUnmarshaler:
 		if text, ok := d.text(n, path, "a text"); ok {
 			if err := target.UnmarshalText([]byte(text)); err != nil {

@@ -32,6 +32,10 @@ type Kind struct {
 	// Target, of sinks, returns what an entry of streams is written to, as
 	// two entries must not have the same one; "" when it cannot clash.
 	Target func(stream any) string
+
+	// Outlets, of sinks, returns the local names of the streams that a sink
+	// itself publishes, such as outcomes; other sinks may read them.
+	Outlets func(settings any) []string
 }
 
 // Registry holds the kinds that files may name.

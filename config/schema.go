@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const (
@@ -101,7 +103,10 @@ func (r *Registry) structSchema(t reflect.Type) object {
 	groups := map[string][]string{}
 	optional := map[string]bool{}
 	for _, f := range fieldsOf(t) {
-		s := r.typeSchema(f.typ, f.tag)
+		s := object{"type": "object"} // of a struct that holds its own kind
+		if f.typ != reflect.PointerTo(t) {
+			s = r.typeSchema(f.typ, f.tag)
+		}
 		if f.tag.doc != "" {
 			s["description"] = f.tag.doc
 		}
@@ -162,6 +167,8 @@ func (r *Registry) typeSchema(t reflect.Type, tag fieldTag) object {
 		return object{"type": "object"}
 	case t == rulesType:
 		return object{"$ref": "#/$defs/rules"}
+	case t == reflect.TypeFor[yaml.Node]():
+		return object{} // anything
 	case t == secretType:
 		s["type"] = "string"
 		if !tag.address {

@@ -118,7 +118,7 @@ func (d *decoder) checkTests() {
 		seen[t.Name] = true
 		s := &Stream{}
 		s.From = t.Stream
-		if d.checkFrom(at+".stream", s) {
+		if d.checkFrom(at+".stream", &Sink{}, s) {
 			t.Stream = s.Source + "." + s.Local
 		}
 		if t.Sink == "" || s.Source == "" {

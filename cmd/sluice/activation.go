@@ -34,7 +34,8 @@ func saasKinds() []sinkKind {
 	add := func(name, doc string, settings func() any) {
 		out = append(out, sinkKind{
 			Kind: config.Kind{Name: name, Doc: doc, New: settings, NewStream: func() any { return &saasStream{} },
-				Target: func(s any) string { return s.(*saasStream).Object }},
+				Target:  func(s any) string { return s.(*saasStream).Object },
+				Outlets: outlets},
 			open:  openSaas,
 			check: checkSaas,
 		})
@@ -50,11 +51,26 @@ func saasKinds() []sinkKind {
 	return out
 }
 
+// outlets returns the streams that a sink publishes.
+func outlets(settings any) []string {
+	s, _ := accountOf(&config.Sink{Settings: settings})
+	if !s.Outcomes {
+		return nil
+	}
+	return []string{outcomesName}
+}
+
 // saasSettings are the settings of an account of a SaaS.
 type saasSettings struct {
+	accountSettings `yaml:",inline"`
+
+	URL string `yaml:"url" doc:"address of the API in place of the vendor's, such as that of sluice simulate"`
+}
+
+// accountSettings are those of any account.
+type accountSettings struct {
 	Account    string         `yaml:"account" doc:"name of the account: sinks with the same one share its quota; the kind's name if empty"`
 	Auth       authSettings   `yaml:"auth" doc:"how to log in"`
-	URL        string         `yaml:"url" doc:"address of the API in place of the vendor's, such as that of sluice simulate"`
 	AllowLocal bool           `yaml:"allow_private" doc:"the address may be private or loopback"`
 	Share      float64        `yaml:"share" default:"0.7" min:"0.01" max:"1" doc:"of the account's quota that is ours; other integrations need the rest"`
 	Parallel   int            `yaml:"parallel" default:"4" min:"1" max:"64" doc:"requests at once"`
@@ -65,11 +81,25 @@ type saasSettings struct {
 
 // httpSettings are those of an API of one's own.
 type httpSettings struct {
-	saasSettings `yaml:",inline"`
+	accountSettings `yaml:",inline"`
 
-	Method      string        `yaml:"method" default:"POST" enum:"POST,PUT,PATCH" doc:"of the requests"`
-	Idempotency string        `yaml:"idempotency_header" doc:"header for a key that is the same for every attempt"`
-	Sign        config.Secret `yaml:"sign" doc:"secret of the Standard Webhooks signature, whsec_ and base64"`
+	API  spec.HTTP       `yaml:",inline"`
+	Sign []config.Secret `yaml:"sign" doc:"secrets of the Standard Webhooks signature, whsec_ and base64; two while the receiver changes over"`
+}
+
+// Check compiles what the API is told, as far as that works without the
+// references of the file.
+func (s *httpSettings) Check(report func(field, problem string)) {
+	api := s.API
+	if strings.Contains(api.URL, "${") {
+		if len(api.Operations) > 0 {
+			return // their addresses are compared with it
+		}
+		api.URL = "https://unresolved.invalid/"
+	}
+	if _, err := api.Spec(); err != nil {
+		report("", err.Error())
+	}
 }
 
 type authSettings struct {
@@ -209,20 +239,18 @@ type account struct {
 	log   *outcomeLog
 }
 
-// accountSettings returns the settings of the account of a sink; own is nil
-// unless the API is one's own.
-func accountSettings(s *config.Sink) (settings *saasSettings, own *httpSettings) {
-	settings, _ = s.Settings.(*saasSettings)
-	if settings == nil {
-		own = s.Settings.(*httpSettings)
-		settings = &own.saasSettings
+// accountOf returns the settings of the account of a sink; own is nil unless
+// the API is one's own.
+func accountOf(s *config.Sink) (settings *accountSettings, own *httpSettings) {
+	if own, ok := s.Settings.(*httpSettings); ok {
+		return &own.accountSettings, own
 	}
-	return settings, own
+	return &s.Settings.(*saasSettings).accountSettings, nil
 }
 
 // openSaas prepares the streams into an account.
 func openSaas(ctx context.Context, p *pipeline, s *config.Sink) (openSink, error) {
-	settings, own := accountSettings(s)
+	settings, own := accountOf(s)
 	opened := openSink{every: settings.Commit.Every, bytes: int(min(settings.Commit.Bytes, 8<<20))}
 	a := &account{}
 	opened.close = a.close
@@ -249,7 +277,7 @@ func openSaas(ctx context.Context, p *pipeline, s *config.Sink) (openSink, error
 }
 
 // open connects an account with its quota and its state.
-func (a *account) open(ctx context.Context, p *pipeline, s *config.Sink, settings *saasSettings, own *httpSettings) error {
+func (a *account) open(ctx context.Context, p *pipeline, s *config.Sink, settings *accountSettings, own *httpSettings) error {
 	err := a.remember(ctx, p, s, settings)
 	if err != nil {
 		return err
@@ -262,7 +290,7 @@ func (a *account) open(ctx context.Context, p *pipeline, s *config.Sink, setting
 	}
 	shared, stop := context.WithCancel(context.WithoutCancel(ctx))
 	a.stop = stop
-	a.done.Go(func() { a.share(shared, settings.accountOf(s), p.instance+"."+s.Name) })
+	a.done.Go(func() { a.share(shared, settings.name(s), p.instance+"."+s.Name) })
 	return nil
 }
 
@@ -270,7 +298,7 @@ func (a *account) open(ctx context.Context, p *pipeline, s *config.Sink, setting
 func activationDir(f *config.File) string { return filepath.Join(f.Local(f.Dir), "activation") }
 
 // remember opens the state.
-func (a *account) remember(ctx context.Context, p *pipeline, s *config.Sink, settings *saasSettings) (err error) {
+func (a *account) remember(ctx context.Context, p *pipeline, s *config.Sink, settings *accountSettings) (err error) {
 	address := settings.State.Value()
 	if path, ok := strings.CutPrefix(address, "sqlite:"); ok {
 		address = "sqlite:" + p.file.Local(path)
@@ -282,15 +310,15 @@ func (a *account) remember(ctx context.Context, p *pipeline, s *config.Sink, set
 }
 
 // reach prepares the destination and its quota. It makes no call.
-func (a *account) reach(p *pipeline, s *config.Sink, settings *saasSettings, own *httpSettings) (err error) {
+func (a *account) reach(p *pipeline, s *config.Sink, settings *accountSettings, own *httpSettings) (err error) {
 	sp, o := (*spec.Spec)(nil), settings.options(s, activationDir(p.file))
 	if own != nil {
-		sp, err = spec.HTTP{URL: own.URL, Method: own.Method, Idempotency: own.Idempotency}.Spec()
-		o.BaseURL = ""
-		if secret := own.Sign.Value(); secret != "" {
-			o.Sign = []string{secret}
+		sp, err = own.API.Spec()
+		for _, secret := range own.Sign {
+			o.Sign = append(o.Sign, secret.Value())
 		}
 	} else {
+		o.BaseURL = s.Settings.(*saasSettings).URL
 		sp, err = spec.Load(s.Kind)
 	}
 	if err != nil {
@@ -321,8 +349,8 @@ func (a *account) reach(p *pipeline, s *config.Sink, settings *saasSettings, own
 	return err
 }
 
-// accountOf returns the name of the account: sinks with the same one share its quota.
-func (s *saasSettings) accountOf(sink *config.Sink) string {
+// name returns the name of the account: sinks with the same one share its quota.
+func (s *accountSettings) name(sink *config.Sink) string {
 	if s.Account == "" {
 		return sink.Kind
 	}
@@ -330,9 +358,9 @@ func (s *saasSettings) accountOf(sink *config.Sink) string {
 }
 
 // options returns how the destination is reached.
-func (s *saasSettings) options(sink *config.Sink, dir string) spec.Options {
+func (s *accountSettings) options(sink *config.Sink, dir string) spec.Options {
 	a := &s.Auth
-	return spec.Options{Account: s.accountOf(sink), BaseURL: s.URL, AllowPrivate: s.AllowLocal, Tokens: spec.FileTokens{Dir: filepath.Join(dir, "tokens")},
+	return spec.Options{Account: s.name(sink), AllowPrivate: s.AllowLocal, Tokens: spec.FileTokens{Dir: filepath.Join(dir, "tokens")},
 		Credentials: spec.Credentials{Type: a.Type, Token: a.Token.Value(), Header: a.Header, User: a.User, Password: a.Password.Value(),
 			ClientID: a.ClientID, ClientSecret: a.ClientSecret.Value(), RefreshToken: a.RefreshToken.Value(), PrivateKey: a.PrivateKey.Value(), TokenURL: a.TokenURL}}
 }
@@ -359,7 +387,7 @@ func endpointsOf(s *spec.Spec) map[string]bool {
 }
 
 // connection returns the connection of one stream.
-func (a *account) connection(ctx context.Context, p *pipeline, s *config.Sink, stream *config.Stream, settings *saasSettings) (*activation.Connection, error) {
+func (a *account) connection(ctx context.Context, p *pipeline, s *config.Sink, stream *config.Stream, settings *accountSettings) (*activation.Connection, error) {
 	ss := stream.Settings.(*saasStream)
 	c, err := ss.config(s.Name, stream.From)
 	if err != nil {

@@ -102,7 +102,7 @@ func eachDelivered(ctx context.Context, f *config.File, sinks []*config.Sink, do
 func (p *pipeline) delivered(ctx context.Context, s *config.Sink, do func(context.Context, *delivered) error) (err error) {
 	a := &account{}
 	defer func() { err = errors.Join(err, a.close()) }()
-	settings, own := accountSettings(s)
+	settings, own := accountOf(s)
 	if err := errors.Join(a.remember(ctx, p, s, settings), a.reach(p, s, settings, own)); err != nil {
 		return fmt.Errorf("sink %s: %w", s.Name, err)
 	}

@@ -102,13 +102,11 @@ func checkOnline(ctx context.Context, f *config.File) error {
 	var errs []error
 	p := &pipeline{file: f, log: slog.New(slog.DiscardHandler)}
 	for _, s := range f.Sinks {
-		if _, ok := s.Settings.(*saasSettings); !ok {
-			if _, ok := s.Settings.(*httpSettings); !ok {
-				continue
-			}
+		if !isActivation(s) {
+			continue
 		}
 		a := &account{}
-		settings, own := accountSettings(s)
+		settings, own := accountOf(s)
 		err := a.reach(p, s, settings, own)
 		if err == nil {
 			var found config.Problems

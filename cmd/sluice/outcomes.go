@@ -10,6 +10,9 @@ import (
 	"github.com/sluice-data/sluice/topic"
 )
 
+// outcomesName is the local name of the stream of a sink's outcomes.
+const outcomesName = "outcomes"
+
 // outcomeLog writes the outcomes of a sink's records to a topic of their own,
 // <pipeline>.<sink>.outcomes, as a stream that any sink can read.
 type outcomeLog struct {
@@ -47,7 +50,7 @@ func (l *outcomeLog) write(ctx context.Context, events []activation.Event) error
 		}
 		l.out, l.epoch, l.next = out, uint64(time.Now().UnixMicro()), 0
 	}
-	schema := (&record.Schema{Stream: record.StreamName{Source: l.sink, Name: "outcomes"}, Fields: outcomeFields}).Seal()
+	schema := (&record.Schema{Stream: record.StreamName{Source: l.sink, Name: outcomesName}, Fields: outcomeFields}).Seal()
 	b := record.NewBatch(schema, nil)
 	for _, e := range events {
 		l.next++

@@ -48,7 +48,8 @@ type pipeline struct {
 	catalogs  map[string]*catalogServer
 	closers   []func() error
 	consumers []*topic.Consumer
-	accounts  budgets // of SaaS accounts
+	behind    map[*topic.Consumer]bool // they read what other sinks publish
+	accounts  budgets                  // of SaaS accounts
 }
 
 // open prepares the sinks: what is wrong with them shows before anything runs.
@@ -101,6 +102,12 @@ func (p *pipeline) openSink(ctx context.Context, s *config.Sink) error {
 		return err
 	}
 	p.consumers = append(p.consumers, consumer)
+	if p.behind == nil {
+		p.behind = map[*topic.Consumer]bool{}
+	}
+	p.behind[consumer] = slices.ContainsFunc(s.Streams, func(stream *config.Stream) bool {
+		return slices.ContainsFunc(p.file.Sinks, func(other *config.Sink) bool { return other.Name == stream.Source })
+	})
 	return p.control.sink(s, consumer)
 }
 
@@ -175,18 +182,24 @@ func (p *pipeline) retention() topic.Retention {
 	return r
 }
 
-// catchUp waits until everything on the topics is in the sinks.
+// catchUp waits until everything on the topics is in the sinks; those that
+// read what other sinks publish come after these.
 func (p *pipeline) catchUp(ctx context.Context) error {
 	var errs errorList
-	var wait sync.WaitGroup
-	for _, c := range p.consumers {
-		wait.Go(func() {
-			if err := c.CatchUp(ctx); err != nil && ctx.Err() == nil {
-				errs.add(err)
+	for _, behind := range []bool{false, true} {
+		var wait sync.WaitGroup
+		for _, c := range p.consumers {
+			if p.behind[c] != behind {
+				continue
 			}
-		})
+			wait.Go(func() {
+				if err := c.CatchUp(ctx); err != nil && ctx.Err() == nil {
+					errs.add(err)
+				}
+			})
+		}
+		wait.Wait()
 	}
-	wait.Wait()
 	return errs.join()
 }
 

@@ -103,6 +103,12 @@ type Config struct {
 	Linger      time.Duration // how long a change waits for others; default 200 ms
 	Concurrency int           // requests at a time; default 4
 
+	// BulkAbove is how many changed rows of a backfill must wait at a time to be
+	// handed to a job of the vendor, if it has such; 0 = never.
+	BulkAbove int
+	JobPoll   time.Duration // between two looks at a job; default 5 s
+	JobBlind  time.Duration // how long a job of which the vendor gave no id may still be carried out; default 5 min
+
 	Attempts   int           // of a record that ended in Retry; default 8
 	RetryBase  time.Duration // default 500 ms, doubled by attempt, with full jitter
 	RetryMax   time.Duration // default 1 min
@@ -182,6 +188,8 @@ func (c *Config) setDefaults() {
 	lasting(&c.RetryBase, 500*time.Millisecond)
 	lasting(&c.RetryMax, time.Minute)
 	lasting(&c.Ambiguous, 10*time.Second)
+	lasting(&c.JobPoll, 5*time.Second)
+	lasting(&c.JobBlind, 5*time.Minute)
 	lasting(&c.Patience, time.Minute)
 	lasting(&c.ReferenceWait, time.Minute)
 	ratio(&c.Guards.DeleteRatio, 0.2)

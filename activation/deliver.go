@@ -28,7 +28,9 @@ func (o *outage) answered() { *o = outage{} }
 
 // deliver sends a batch and settles its results.
 func (s *Sink) deliver(b *batch) {
-	if b.op == 0 {
+	if b.job != nil {
+		s.deliverJob(b.job)
+	} else if b.op == 0 {
 		s.readBack(s.ctx, b)
 	} else {
 		// A batch of n halves down to one record in 2·log2(n) further requests;
@@ -41,6 +43,9 @@ func (s *Sink) deliver(b *batch) {
 	}
 	s.mu.Lock()
 	s.inflight--
+	if b.job != nil {
+		s.working--
+	}
 	if s.busy == 0 {
 		s.settled.Broadcast()
 	}

@@ -37,6 +37,7 @@ type batch struct {
 	lane    delivery.Lane
 	flights []*flight
 	bytes   int
+	job     *openJob // it goes by a job of the vendor, or is what became of one
 }
 
 // run is the dispatcher: it forms requests while the account and the
@@ -52,6 +53,11 @@ func (s *Sink) run() {
 		next := s.nextLook(now)
 		save := len(s.dirty) >= storeKeys || len(s.dirty) > 0 && now.Sub(s.dirtyAt) >= storeEvery
 		s.inflight += len(batches)
+		for _, b := range batches {
+			if b.job != nil {
+				s.working++
+			}
+		}
 		s.show(now)
 		s.mu.Unlock()
 		if len(batches) > 0 && s.ctx.Err() == nil {
@@ -122,8 +128,8 @@ func (s *Sink) nextLook(now time.Time) time.Duration {
 			sooner(at)
 		}
 	}
-	for _, q := range s.ready {
-		if len(q) > 0 && s.inflight < s.cfg.Concurrency {
+	for lane, q := range s.ready {
+		if len(q) > 0 && s.inflight-s.working < s.cfg.Concurrency && (s.bulk.items == 0 || delivery.Lane(lane) == delivery.Stream) {
 			sooner(q[0].since.Add(s.cfg.Linger))
 		}
 	}
@@ -149,7 +155,7 @@ func (s *Sink) wakeDelayed(now time.Time) {
 
 // maySend reports whether a request may start. s.mu is held.
 func (s *Sink) maySend(now time.Time) bool {
-	if s.err != nil || s.inflight >= s.cfg.Concurrency || now.Before(s.hold) || now.Before(s.paused) {
+	if s.err != nil || s.inflight-s.working >= s.cfg.Concurrency || now.Before(s.hold) || now.Before(s.paused) {
 		return false
 	}
 	if !s.flushing {
@@ -161,25 +167,29 @@ func (s *Sink) maySend(now time.Time) bool {
 			}
 		}
 	}
-	return !s.outage.open || s.inflight == 0 && !now.Before(s.outage.probe)
+	return !s.outage.open || s.inflight == s.working && !now.Before(s.outage.probe)
 }
 
 // form takes entries from the queues and makes them requests, the stream's
 // before those of a backfill. s.mu is held.
 func (s *Sink) form(now time.Time) []*batch {
-	var out []*batch
+	out := s.resumeJobs()
 	for _, lane := range []delivery.Lane{delivery.Stream, delivery.Backfill} {
 		for s.maySend(now) {
-			q := s.ready[lane]
-			if len(q) == 0 || len(q) < s.cfg.BatchItems && !s.flushing && now.Sub(q[0].since) < s.cfg.Linger {
+			if !s.due(lane, now) {
 				break
 			}
-			bs := s.fill(lane, now)
+			var bs []*batch
+			if lane == delivery.Backfill && s.bulk.items > 0 && len(s.ready[lane]) >= s.cfg.BulkAbove && !s.outage.open {
+				bs = s.fillJob(now)
+			} else {
+				bs = s.fill(lane, now, s.cfg.BatchItems, s.cfg.BatchBytes)
+			}
 			if len(bs) == 0 {
 				break
 			}
 			out = append(out, bs...)
-			if s.inflight+len(out) >= s.cfg.Concurrency || s.outage.open {
+			if s.inflight-s.working+len(out) >= s.cfg.Concurrency || s.outage.open {
 				return out
 			}
 		}
@@ -187,16 +197,45 @@ func (s *Sink) form(now time.Time) []*batch {
 	return out
 }
 
+// due reports whether the entries of a lane wait no longer for others. Those of
+// a backfill that may go by a job wait for a flush. s.mu is held.
+func (s *Sink) due(lane delivery.Lane, now time.Time) bool {
+	q := s.ready[lane]
+	switch {
+	case len(q) == 0 || s.flushing:
+		return len(q) > 0
+	case lane == delivery.Backfill && s.bulk.items > 0:
+		return len(q) >= s.bulk.items
+	}
+	return len(q) >= s.cfg.BatchItems || now.Sub(q[0].since) >= s.cfg.Linger
+}
+
+// fillJob forms a job, and requests of what cannot go by one or is too little
+// for it. s.mu is held.
+func (s *Sink) fillJob(now time.Time) (out []*batch) {
+	for _, b := range s.fill(delivery.Backfill, now, s.bulk.items, s.bulk.bytes) {
+		if b.op == delivery.Upsert && len(b.flights) >= s.cfg.BulkAbove {
+			s.jobOf(b)
+			out = append(out, b)
+			continue
+		}
+		for part := range slices.Chunk(b.flights, s.cfg.BatchItems) {
+			out = append(out, &batch{op: b.op, lane: b.lane, flights: part})
+		}
+	}
+	return out
+}
+
 // fill takes entries from the queue of a lane until a request is full or none
 // is left; each operation is a request of its own. s.mu is held.
-func (s *Sink) fill(lane delivery.Lane, now time.Time) []*batch {
+func (s *Sink) fill(lane delivery.Lane, now time.Time, items, size int) []*batch {
 	var out []*batch
 	bytes := 0
 	for len(s.ready[lane]) > 0 {
 		q := s.ready[lane] // resolve may put entries into it
 		e := q[0]
 		if len(e.pending) > 0 {
-			if bytes += e.pending[0].bytes; bytes > s.cfg.BatchBytes && len(out) > 0 {
+			if bytes += e.pending[0].bytes; bytes > size && len(out) > 0 {
 				break
 			}
 		}
@@ -204,6 +243,10 @@ func (s *Sink) fill(lane delivery.Lane, now time.Time) []*batch {
 		e.ready[lane] = false
 		if e.flight != nil || e.notBefore.After(now) || e.idle() || len(e.pending) > 0 && e.pending[0].lane != lane && e.unsure == nil {
 			continue // it is somewhere else by now
+		}
+		if l, ok := s.locked[e.known.Key]; ok {
+			l.job.waiting = append(l.job.waiting, e)
+			continue
 		}
 		f := s.resolve(e, now)
 		if f == nil {
@@ -219,7 +262,7 @@ func (s *Sink) fill(lane delivery.Lane, now time.Time) []*batch {
 			at = len(out) - 1
 		}
 		out[at].flights = append(out[at].flights, f)
-		if len(out[at].flights) >= s.cfg.BatchItems || s.outage.open {
+		if len(out[at].flights) >= items || s.outage.open {
 			break
 		}
 	}

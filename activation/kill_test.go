@@ -48,9 +48,10 @@ type task struct {
 	Vendor, URL, State string
 	Seed               uint64
 	Keys               int64
-	Rows               int // of the log
-	Known              int // rows of the log that a worker before may have read: they come before a flush is due
-	KillAt             int // point at which the worker ends itself by SIGKILL; 0 = never
+	Rows               int  // of the log
+	Known              int  // rows of the log that a worker before may have read: they come before a flush is due
+	Jobs               bool // the log is a backfill, which goes by jobs
+	KillAt             int  // point at which the worker ends itself by SIGKILL; 0 = never
 }
 
 // vendorObject is one object of a vendor as the workers deliver to it.
@@ -89,7 +90,7 @@ func openVendor(vendor, url string) (*spec.Destination, error) {
 // first n changes are the same however long it is.
 func killLog(t *task) [2][]row {
 	rnd := rand.New(rand.NewPCG(t.Seed, 1))
-	remove := vendorObjects[t.Vendor].onDelete != IgnoreDelete
+	remove := vendorObjects[t.Vendor].onDelete != IgnoreDelete && !t.Jobs
 	var log [2][]row
 	there := map[int64]bool{}
 	for v := int64(1); v <= int64(t.Rows); v++ {
@@ -98,6 +99,9 @@ func killLog(t *task) [2][]row {
 		r.lsn, r.note = uint64(v), fmt.Sprint("note", rnd.IntN(4))
 		if gone := rnd.IntN(10) == 0; gone && remove && there[id] {
 			r = row{op: record.OpDelete, id: id, lsn: uint64(v), oldMail: r.email}
+		}
+		if t.Jobs {
+			r.op = record.OpRead
 		}
 		there[id] = r.op != record.OpDelete
 		log[id%2] = append(log[id%2], r)
@@ -121,6 +125,9 @@ func work(ctx context.Context, text []byte) error {
 	}
 	defer store.Close()
 	cfg := vendorObjects[t.Vendor].config()
+	if t.Jobs {
+		cfg.BulkAbove, cfg.JobPoll, cfg.JobBlind = 5, 5*time.Millisecond, 300*time.Millisecond
+	}
 	st, err := store.Connection(ctx, cfg.Name)
 	if err != nil {
 		return err
@@ -205,13 +212,17 @@ func feed(ctx context.Context, s *Sink, t *task, marks map[int32]record.Mark) er
 // SLUICE_ACTIVATION_KILLS says how often (15; make it 200).
 func TestSIGKILL(t *testing.T) {
 	kills := number("SLUICE_ACTIVATION_KILLS", 15)
-	vendors := []string{"hubspot", "salesforce", "klaviyo"}
-	for i, vendor := range vendors {
-		t.Run(vendor, func(t *testing.T) {
+	runs := []task{{Vendor: "hubspot"}, {Vendor: "salesforce"}, {Vendor: "klaviyo"}, {Vendor: "salesforce", Jobs: true}}
+	for i, run := range runs {
+		name := run.Vendor
+		if run.Jobs {
+			name += " jobs"
+		}
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newKillRun(t, vendor, uint64(number("SLUICE_ACTIVATION_SEED", 1)))
-			share := kills / len(vendors)
-			if i < kills%len(vendors) {
+			k := newKillRun(t, run, uint64(number("SLUICE_ACTIVATION_SEED", 1)))
+			share := kills / len(runs)
+			if i < kills%len(runs) {
 				share++
 			}
 			for life := 1; k.killed < share; life++ {
@@ -244,8 +255,8 @@ type killRun struct {
 	child *os.Process
 }
 
-func newKillRun(t *testing.T, vendor string, seed uint64) *killRun {
-	sim, err := destinationtest.New(vendor, destinationtest.Options{Requests: 1 << 30, Daily: 1 << 30,
+func newKillRun(t *testing.T, todo task, seed uint64) *killRun {
+	sim, err := destinationtest.New(todo.Vendor, destinationtest.Options{Requests: 1 << 30, Daily: 1 << 30,
 		Faults: destinationtest.Faults{Seed: seed, Lost: 0.04, Delayed: 0.03, Broken: 0.03, Truncated: 0.03, Shuffled: 0.3, Delay: 20 * time.Millisecond}})
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +264,8 @@ func newKillRun(t *testing.T, vendor string, seed uint64) *killRun {
 	k := &killRun{T: t, sim: sim, rnd: rand.New(rand.NewPCG(seed, 2))}
 	server := httptest.NewServer(k)
 	t.Cleanup(func() { sim.Settle(); server.Close() })
-	k.task = task{Vendor: vendor, URL: server.URL, State: filepath.Join(t.TempDir(), "state.db"), Seed: seed, Keys: 40}
+	k.task = todo
+	k.task.URL, k.task.State, k.task.Seed, k.task.Keys = server.URL, filepath.Join(t.TempDir(), "state.db"), seed, 40
 	return k
 }
 

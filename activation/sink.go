@@ -116,6 +116,11 @@ type Sink struct {
 	announced map[int32]int64 // highest offset of which something may have been sent
 	inherited map[int32]int64 // the same as Load found it: what an earlier owner may have sent
 
+	bulk    bulk
+	jobs    []*openJob         // of earlier owners
+	locked  map[state.Key]lock // keys of these
+	working int                // jobs of inflight
+
 	flushing bool
 	removing bool      // deletes may go: the guard was asked
 	waved    bool      // somebody has resumed the stream: guards are off until the next flush
@@ -163,7 +168,7 @@ func (c *Connection) Sink(ctx context.Context) (*Sink, error) {
 	s := &Sink{c: c, cfg: &c.cfg, lease: c.st.Lease(hex.EncodeToString(id[:])), now: c.now, wake: make(chan struct{}, 1), maps: map[string]*mapping{},
 		h: newHasher(c.st.Secret()), keys: map[state.Key]*entry{}, claims: map[state.Key]state.Key{}, counts: map[int32]*tally{},
 		stored: map[int32]state.Mark{}, loading: map[int32]bool{}, sweeps: map[int32]uint64{},
-		taken: map[int32]int64{}, announced: map[int32]int64{}, inherited: map[int32]int64{}}
+		taken: map[int32]int64{}, announced: map[int32]int64{}, inherited: map[int32]int64{}, locked: map[state.Key]lock{}, bulk: c.bulk()}
 	s.settled.L = &s.mu
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.mu.Lock()
@@ -188,8 +193,13 @@ func (s *Sink) Load(ctx context.Context, parts []int32) (map[int32]record.Mark, 
 	if err != nil {
 		return nil, err
 	}
+	jobs, err := s.lease.Jobs(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.loadJobs(jobs, parts, taken.Marks)
 	now := s.now()
 	s.renewed = now
 	if hold := now.Add(taken.Wait); hold.After(s.hold) {

@@ -97,6 +97,8 @@ type world struct {
 	t       *testing.T
 	cfg     Config
 	fake    *fake
+	dest    Destination // in place of fake
+	hook    func(string)
 	address string
 	store   *state.Store
 	c       *Connection
@@ -132,7 +134,11 @@ func (w *world) open() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.c, err = New(w.cfg, w.fake, st, Options{Bury: w.bury, Log: w.logged, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}); err != nil {
+	dest := w.dest
+	if dest == nil {
+		dest = w.fake
+	}
+	if w.c, err = New(w.cfg, dest, st, Options{Hook: w.hook, Bury: w.bury, Log: w.logged, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.sink()

@@ -335,6 +335,7 @@ func (s *Sink) enqueue(e *entry, it *item) {
 		s.busy++
 	}
 	s.buffered += it.bytes
+	s.recall(it)
 	if len(e.pending) > 0 && s.cfg.Operation != delivery.Append {
 		old := e.pending[0]
 		it.inherit(old)

@@ -138,6 +138,10 @@ type Found struct {
 // records by that field.
 var ErrUnreadable = errors.New("the destination cannot be read")
 
+// ErrJobGone says that the vendor no longer knows a job, or that it was never
+// started: nothing of it counts, its changes are to be sent again.
+var ErrJobGone = errors.New("the job was never started or is gone")
+
 // Object is a kind of record of a destination: contacts, companies.
 type Object struct {
 	Name       string

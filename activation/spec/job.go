@@ -14,9 +14,8 @@ import (
 	"github.com/sluice-data/sluice/activation/delivery"
 )
 
-// ErrJobGone says that the vendor no longer knows a job, or that it was never
-// started: nothing of it counts, its changes are to be sent again.
-var ErrJobGone = errors.New("the job was never started or is gone")
+// ErrJobGone is delivery.ErrJobGone.
+var ErrJobGone = delivery.ErrJobGone
 
 // Bulk returns how many changes, and bytes of them, a job for the operation
 // takes; ok is false if the vendor has none.

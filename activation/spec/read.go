@@ -23,6 +23,9 @@ func (r *refusal) Error() string {
 // Auth, Config, Retry or Rejected.
 func (r *refusal) Outcome() delivery.Outcome { return r.result.Outcome }
 
+// Result is what the vendor has said to the call.
+func (r *refusal) Result() delivery.Result { return r.result }
+
 // lookup returns how records are found by match, or nil.
 func (o *Object) lookup(match string) *Lookup {
 	for _, l := range o.Lookups {

@@ -68,6 +68,13 @@ func (h Hashes) Lookup(tag uint32) (uint64, bool) {
 	return 0, false
 }
 
+// Each calls do with every field.
+func (h Hashes) Each(do func(tag uint32, hash uint64)) {
+	for i := 0; i+hashBytes <= len(h); i += hashBytes {
+		do(binary.LittleEndian.Uint32(h[i:]), binary.LittleEndian.Uint64(h[i+4:]))
+	}
+}
+
 // Append appends a field that h does not have.
 func (h Hashes) Append(tag uint32, hash uint64) Hashes {
 	h = binary.LittleEndian.AppendUint32(h, tag)

@@ -306,6 +306,43 @@ func TestHashesAreAMap(t *testing.T) {
 	})
 }
 
+func TestJobsAreWrittenDownByTheOwner(t *testing.T) {
+	onBoth(t, func(t *testing.T, address string) {
+		a, b := lease(t, open(t, address), "a"), lease(t, open(t, address), "b")
+		if _, err := a.Acquire(t.Context(), []int32{0, 1}, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		j := state.Job{Name: "one", Rows: []state.JobRow{
+			{Key: key(1), Match: key(2), Row: 1 << 63, Fields: state.Hashes{}.Append(1, 2).Append(3, 1<<63), Part: 1, Offset: 1 << 40, Pos: record.Position{Epoch: 1, LSN: 2, Seq: 3}},
+			{Key: key(4), Part: 0, Fields: state.Hashes{}}}}
+		if err := a.OpenJob(t.Context(), j); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.NameJob(t.Context(), j, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := b.Jobs(t.Context())
+		if err != nil || len(got) != 1 || got[0].Vendor != "v1" || got[0].At.IsZero() || fmt.Sprint(got[0].Rows) != fmt.Sprint(j.Rows) {
+			t.Fatalf("read back %+v, error %v", got, err)
+		}
+		if _, err := b.Acquire(t.Context(), []int32{1}, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.NameJob(t.Context(), j, "v2"); !errors.Is(err, record.ErrFenced) {
+			t.Errorf("a job of a lost partition is named: %v", err)
+		}
+		if err := a.OpenJob(t.Context(), state.Job{Name: "two", Rows: j.Rows}); !errors.Is(err, record.ErrFenced) {
+			t.Errorf("a job of a lost partition is written down: %v", err)
+		}
+		if err := b.CloseJob(t.Context(), "one"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Jobs(t.Context()); len(got) != 0 || err != nil {
+			t.Errorf("%d jobs are left, error %v", len(got), err)
+		}
+	})
+}
+
 func TestAddressesStaySecret(t *testing.T) {
 	for _, address := range []string{"postgres://u:hunter2@127.0.0.1:1/db?connect_timeout=1", "postgres://u:hunter2@%zz/", "mysql://u:hunter2@h/d", ""} {
 		_, err := state.Open(t.Context(), address)

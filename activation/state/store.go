@@ -32,6 +32,9 @@ var tables = []string{
 		epoch BIGINT NOT NULL, lsn BIGINT NOT NULL, seq BIGINT NOT NULL, outcome BIGINT NOT NULL, code TEXT NOT NULL,
 		attempts BIGINT NOT NULL, quarantine BIGINT NOT NULL, PRIMARY KEY (conn, key)) WITHOUT ROWID`,
 	`CREATE INDEX IF NOT EXISTS activation_key_match ON activation_key (conn, match) WHERE match IS NOT NULL`,
+	`CREATE TABLE IF NOT EXISTS activation_job (
+		conn BIGINT NOT NULL, name TEXT NOT NULL, vendor TEXT NOT NULL, at BIGINT NOT NULL, manifest BLOB NOT NULL,
+		PRIMARY KEY (conn, name))`,
 	`CREATE TABLE IF NOT EXISTS activation_member (
 		account TEXT NOT NULL, owner TEXT NOT NULL, until BIGINT NOT NULL, paused BIGINT NOT NULL,
 		PRIMARY KEY (account, owner))`,

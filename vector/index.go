@@ -157,12 +157,12 @@ type Stream struct {
 	Holds  string // default Files
 	Fields Fields // of Records
 
-	Tenant   string   // documents of two tenants share nothing
-	Of       string   // of Permissions: the stream of the documents
-	Identity string   // whose groups the permissions name; default: the source
-	ACL      []string // everybody who may see all of the stream's documents, in place of what its records say
-	MaxAge   time.Duration
-	Bodies   Bodies // nil: records that only refer to their body are rejected
+	Tenant   string        // documents of two tenants share nothing
+	Of       string        // of Permissions: the stream of the documents
+	Identity string        // whose groups the permissions name; default: the source
+	ACL      []string      // everybody who may see all of the stream's documents, in place of what its records say
+	MaxAge   time.Duration // of Permissions and Groups: not heard of for longer, they permit nothing; 0 = never
+	Bodies   Bodies        // nil: records that only refer to their body are rejected
 }
 
 // Sink returns the sink of one stream.
@@ -186,9 +186,9 @@ func (x *Index) Sink(st Stream) (*Sink, error) {
 		if st.Of == "" {
 			return nil, fmt.Errorf("stream %s: name the stream whose permissions it holds", s.stream)
 		}
-		s.take = s.takePermissions
+		s.take, s.followed = s.takePermissions, store.PermissionsOf(st.Tenant, st.Of)
 	case Groups:
-		s.take = s.takeGroups
+		s.take, s.followed = s.takeGroups, st.Identity
 	default:
 		return nil, fmt.Errorf("stream %s: holds %s; there are files, records, permissions, groups", s.stream, st.Holds)
 	}

@@ -128,6 +128,7 @@ func checkPermissions(t *testing.T, r *rand.Rand, steps int) {
 	start()
 	groups.write(row{op: record.OpUpdate, values: map[string]any{"group": "g0", "members": `[]`}})
 	groups.flush()
+	permissions.flush() // heard of, with nothing to say yet
 	s := searcher(t, url)
 	check := func(step int) {
 		t.Helper()

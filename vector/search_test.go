@@ -133,7 +133,7 @@ func TestPermissions(t *testing.T) {
 	want("deny wins", "denied.md public.md", "user:bob")
 	want("denied by a group", "public.md", "user:eve")
 
-	p := newFeed(t, x, pairSchema("permissions", "path", "acl"), func(st *vector.Stream) { st.Holds = vector.Permissions; st.Of = "docs.files" })
+	p := newFeed(t, x, pairSchema("permissions", "path", "acl"), func(st *vector.Stream) { st.Holds, st.Of, st.MaxAge = vector.Permissions, "docs.files", time.Hour })
 	p.write(row{op: record.OpUpdate, values: map[string]any{"path": "anna.md", "acl": `{"allow":["user:eve"]}`}},
 		row{op: record.OpUpdate, values: map[string]any{"path": "later.md", "acl": `{"allow":["user:eve"]}`}})
 	p.flush()
@@ -145,6 +145,11 @@ func TestPermissions(t *testing.T) {
 	p.flush()
 	want("a permission that is gone", "later.md public.md", "user:eve")
 
+	if _, err := dial(t, url).Exec(context.Background(), `update rag.identity set synced_at = now() - interval '2 hours' where name like 'permissions:%'`); err != nil {
+		t.Fatal(err)
+	}
+	want("stale permissions", "public.md", "user:eve")
+	want("stale permissions", "denied.md public.md staff.md", "user:anna")
 	if _, err := dial(t, url).Exec(context.Background(), `update rag.identity set synced_at = now() - interval '2 hours'`); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,8 @@ type Sink struct {
 	counts   map[int32]record.Counts // delivered and superseded since the last Flush
 	mu       sync.Mutex              // guards spent: a window may be embedded again while the next one is
 	spent    store.Spent
-	filling  map[int32]bool // groups: a backfill has begun and not ended
+	followed string         // whose age counts: the identity of groups, the permissions of a stream; else empty
+	filling  map[int32]bool // of what is followed: a backfill has begun and not ended
 	buffered int            // what is written counts until Flush, so that marks do not fall far behind
 }
 
@@ -47,7 +48,7 @@ func (s *Sink) Load(ctx context.Context, parts []int32) (map[int32]record.Mark, 
 		delete(s.counts, p)
 	}
 	maps.Copy(s.loaded, marks)
-	if s.st.Holds == Groups && len(marks) > 0 {
+	if s.followed != "" && len(marks) > 0 {
 		s.follow()
 	}
 	return marks, nil
@@ -82,7 +83,7 @@ func (s *Sink) control(ctx context.Context, op record.Op, b *record.Batch) error
 	before := version
 	switch op {
 	case record.OpBackfillBegin:
-		if s.st.Holds == Groups {
+		if s.followed != "" {
 			if s.filling == nil {
 				s.filling = map[int32]bool{}
 			}
@@ -122,9 +123,9 @@ func (s *Sink) Flush(ctx context.Context, marks map[int32]record.Mark) (map[int3
 		delete(s.counts, p)
 	}
 	s.buffered, s.spent = 0, store.Spent{}
-	if s.st.Holds == Groups && len(s.filling) == 0 && len(marks) > 0 {
+	if s.followed != "" && len(s.filling) == 0 && len(marks) > 0 {
 		s.follow()
-		if err := s.x.store.Synced(ctx, s.st.Identity, s.st.MaxAge); err != nil {
+		if err := s.x.store.Synced(ctx, s.followed, s.st.MaxAge); err != nil {
 			return nil, err
 		}
 	}
@@ -132,18 +133,18 @@ func (s *Sink) Flush(ctx context.Context, marks map[int32]record.Mark) (map[int3
 	return stored, nil
 }
 
-// follow has the maintenance say that the groups are known, as long as the sink is open.
+// follow has the maintenance say that the groups or permissions are known, as long as the sink is open.
 func (s *Sink) follow() {
 	s.x.mu.Lock()
 	defer s.x.mu.Unlock()
-	s.x.identities[s.st.Identity] = s.st.MaxAge
+	s.x.identities[s.followed] = s.st.MaxAge
 }
 
 // Close ends the sink; nothing is held that was not stored.
 func (s *Sink) Close() error {
-	if s.st.Holds == Groups {
+	if s.followed != "" {
 		s.x.mu.Lock()
-		delete(s.x.identities, s.st.Identity)
+		delete(s.x.identities, s.followed)
 		s.x.mu.Unlock()
 	}
 	return nil

@@ -43,6 +43,7 @@ type pgvectorSettings struct {
 	S3        *s3Settings      `yaml:"s3" doc:"the store of bodies that do not travel with their records; the one that the source names if empty"`
 	Commit    commitSettings   `yaml:"commit" doc:"when the offsets are stored; documents are stored at once"`
 	Layout    string           `yaml:"layout" default:"documents" enum:"documents,airbyte" doc:"airbyte: also a view a stream with the five columns of Airbyte's destination, in schema airbyte"`
+	Rows      bool             `yaml:"row_security" doc:"also protect the tables by row-level security, for roles that read them themselves"`
 	Callers   []callerSettings `yaml:"callers" doc:"who may ask through sluice mcp with a token"`
 }
 
@@ -89,7 +90,7 @@ type pgvectorStream struct {
 	Tenant   string            `yaml:"tenant" doc:"documents of two tenants share nothing"`
 	Of       string            `yaml:"of" doc:"of permissions: the stream of the documents"`
 	Identity string            `yaml:"identity" doc:"whose groups the permissions name; the source if empty"`
-	MaxAge   time.Duration     `yaml:"max_age" default:"24h" doc:"of groups: not heard of for longer, they permit nothing; 0 = never"`
+	MaxAge   time.Duration     `yaml:"max_age" default:"24h" doc:"of permissions and groups: not heard of for longer, they permit nothing; 0 = never"`
 }
 
 type documentSettings struct {
@@ -185,6 +186,11 @@ func openPgvector(ctx context.Context, p *pipeline, s *config.Sink) (openSink, e
 			Separators: c.Separators, KeepSeparator: c.KeepSeparator, SplitLevel: c.SplitLevel, Language: c.Language}})
 	if err != nil {
 		return opened, err
+	}
+	if settings.Rows {
+		if err := x.Store().ProtectRows(ctx); err != nil {
+			return opened, errors.Join(err, x.Close())
+		}
 	}
 	bodies := &bodyRoots{}
 	opened.close = func() error { return errors.Join(x.Close(), bodies.close()) }

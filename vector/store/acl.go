@@ -94,6 +94,10 @@ type Permission struct {
 	ACL                ACL
 }
 
+// PermissionsOf names the permissions of a stream's documents, for Synced: older than their greatest age, they
+// permit nothing.
+func PermissionsOf(tenant, stream string) string { return "permissions:" + tenant + "/" + stream }
+
 // Permit stores permissions, each if it is newer than what is stored, and returns what became of them. No key
 // may occur twice.
 func (s *Store) Permit(ctx context.Context, ps []Permission) ([]Outcome, error) {
@@ -113,6 +117,8 @@ func (s *Store) Permit(ctx context.Context, ps []Permission) ([]Outcome, error) 
 			for _, i := range part {
 				p := ps[i]
 				allow, deny, denyOf := p.ACL.columns()
+				// Where nobody hears of the permissions any more, one that was taken back would go on.
+				denyOf = append(denyOf, PermissionsOf(clean(p.Tenant), clean(p.Stream)))
 				b.Queue(s.sql(`insert into $S.doc as d (key, tenant, stream, id, part, version, state, allow, deny, deny_of, acl_own, acl_version, acl_part)
 					values ($1, $2, $3, $4, 0, '', 'stub', $5, $6, $7, true, $8, $9)
 					on conflict (key) do update set allow = excluded.allow, deny = excluded.deny, deny_of = excluded.deny_of, acl_own = true,
@@ -211,7 +217,7 @@ func (s *Store) SweepGroups(ctx context.Context, identity string, part int32, be
 	return nil
 }
 
-// Synced says that the groups of an identity were heard of just now. Older than maxAge, they count for nothing;
+// Synced says that the groups of an identity, or PermissionsOf a stream, were heard of just now. Older than maxAge, they count for nothing;
 // 0 = they are never too old.
 func (s *Store) Synced(ctx context.Context, identity string, maxAge time.Duration) error {
 	var age *time.Duration
@@ -221,7 +227,7 @@ func (s *Store) Synced(ctx context.Context, identity string, maxAge time.Duratio
 	_, err := s.pool.Exec(ctx, s.sql(`insert into $S.identity (name, synced_at, max_age) values ($1, now(), $2)
 		on conflict (name) do update set synced_at = now(), max_age = excluded.max_age`), identity, age)
 	if err != nil {
-		return fmt.Errorf("note that the groups of %s are known: %w", identity, err)
+		return fmt.Errorf("note that %s is known: %w", identity, err)
 	}
 	return nil
 }

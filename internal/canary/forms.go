@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -22,9 +23,8 @@ func forms(text string) map[string]string {
 		"Escaped":  escaped(text, `\u%04X`),
 		"percent":  escaped(text, "%%%02x"),
 	}
-	for name, form := range byteForms([]byte(text)) {
-		out[name] = form
-	}
+	maps.Copy(out, byteForms([]byte(text)))
+	delete(out, "bytes") // which are plain
 	return out
 }
 

@@ -159,21 +159,37 @@ func sourceSchema(f *config.File, s *config.Source, name record.StreamName) (*re
 	return b.Schema, nil
 }
 
-// hold takes out the columns that came after the rules and that no rule names.
+// hold takes out the columns that are held back.
 func (e *explanation) hold(in, seen *record.Schema, rules config.Rules, f *config.File) *record.Schema {
+	e.Held = append(e.Held, heldBack(in, seen, rules, f)...)
+	return without(in, e.Held)
+}
+
+// heldBack names the columns that came after the rules, of which seen are the
+// columns, and that no rule names.
+func heldBack(in, seen *record.Schema, rules config.Rules, f *config.File) (held []string) {
 	list, _ := rulesOf(f, rules)
-	keeps := slices.ContainsFunc(list, func(r mappers.Rule) bool { return r.Keep != nil })
-	left := &record.Schema{Stream: in.Stream}
-	for i := range in.Fields {
-		field := in.Fields[i]
-		if seen.Index(field.Name) < 0 && !keeps && !mappers.Named(list, field.Name) {
-			e.Held = append(e.Held, field.Name)
-			continue
-		}
-		left.Fields = append(left.Fields, field)
+	if slices.ContainsFunc(list, func(r mappers.Rule) bool { return r.Keep != nil }) {
+		return nil
 	}
-	if len(e.Held) == 0 {
+	for i := range in.Fields {
+		if name := in.Fields[i].Name; seen.Index(name) < 0 && !mappers.Named(list, name) {
+			held = append(held, name)
+		}
+	}
+	return held
+}
+
+// without returns in without some fields.
+func without(in *record.Schema, names []string) *record.Schema {
+	if len(names) == 0 {
 		return in
+	}
+	left := &record.Schema{Stream: in.Stream}
+	for _, field := range in.Fields {
+		if !slices.Contains(names, field.Name) {
+			left.Fields = append(left.Fields, field)
+		}
 	}
 	return left.Seal()
 }

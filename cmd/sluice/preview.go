@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -117,6 +118,15 @@ func (a *app) preview(ref string, n int, reveal, each bool, only, from string) e
 		if err != nil {
 			return environment(clean(err))
 		}
+		last, err := readMappings(f.Local(f.Dir))
+		if err != nil {
+			return environment(err)
+		}
+		if last != nil && len(p.protect) > 0 && s.Columns == config.Hold {
+			if seen := last.Protect[name.String()]; seen != nil && seen.In != nil {
+				p.held = heldBack(batch.Schema, seen.In, p.protect, f)
+			}
+		}
 		if result, err = p.rows(ctx, batch); err != nil {
 			return err
 		}
@@ -134,6 +144,7 @@ type previewer struct {
 	c            chains
 	protect      config.Rules
 	sinks        []sinkStream
+	held         []string // columns that reach nothing
 	reveal, each bool
 	only         string
 }
@@ -164,7 +175,7 @@ func (p *previewer) row(b *record.Batch, refused record.Reject) (previewRow, err
 		p.mask(&out, nil)
 		return out, nil
 	}
-	protected, err := p.phase(&out, "protect", p.protect, mappers.Protect, b)
+	protected, err := p.phase(&out, "protect", p.protect, mappers.Protect, leave(b, p.held))
 	if err != nil || protected == nil {
 		p.mask(&out, nil)
 		return out, err
@@ -180,6 +191,22 @@ func (p *previewer) row(b *record.Batch, refused record.Reject) (previewRow, err
 	}
 	p.mask(&out, public)
 	return out, nil
+}
+
+// leave returns b without the columns that are held back: they reach neither
+// Kafka nor, unmasked, the screen.
+func leave(b *record.Batch, held []string) *record.Batch {
+	if len(held) == 0 {
+		return b
+	}
+	left := record.NewBatch(without(b.Schema, held), nil)
+	left.Ops, left.Pos, left.Time, left.After = b.Ops, b.Pos, b.Time, nil
+	for i := range b.Schema.Fields {
+		if !slices.Contains(held, b.Schema.Fields[i].Name) {
+			left.After = append(left.After, b.After[i])
+		}
+	}
+	return left
 }
 
 // phase runs the rules of one phase over a row; nil if none is left.

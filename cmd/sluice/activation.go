@@ -75,6 +75,7 @@ type accountSettings struct {
 	Share      float64        `yaml:"share" default:"0.7" min:"0.01" max:"1" doc:"of the account's quota that is ours; other integrations need the rest"`
 	Parallel   int            `yaml:"parallel" default:"4" min:"1" max:"64" doc:"requests at once"`
 	State      config.Secret  `yaml:"state" secret:"url" doc:"where it is remembered what the destination has: sqlite:path or, for several processes, postgres://…; a file below dir if empty"`
+	BulkAbove  int            `yaml:"bulk_above" default:"1000" min:"0" doc:"changed rows of a backfill that are handed to a bulk job of the vendor when so many wait, where it has such; 0 = never"`
 	Commit     commitSettings `yaml:"commit" doc:"when changes are settled and their offsets stored"`
 	Outcomes   bool           `yaml:"outcomes" default:"true" doc:"write the outcome of every record to the topic <name>.<sink>.outcomes"`
 }
@@ -412,6 +413,7 @@ func (a *account) connection(ctx context.Context, p *pipeline, s *config.Sink, s
 		}
 		c.References = append(c.References, ref)
 	}
+	c.BulkAbove = settings.BulkAbove
 	c.BatchItems, c.BatchBytes = a.batch(ss.Object, c.Operation)
 	st, err := a.store.Connection(ctx, c.Name)
 	if err != nil {

@@ -56,7 +56,7 @@ func (d *Destination) describe(ctx context.Context, name string, o *Object) (del
 		out.Properties = append(out.Properties, delivery.Property(p))
 	}
 	for _, m := range o.Match {
-		if m != "*" {
+		if m != "*" || o.Discover == nil { // nobody says which are unique
 			out.Match = append(out.Match, m)
 		}
 	}

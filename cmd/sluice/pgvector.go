@@ -66,8 +66,8 @@ type embedSettings struct {
 }
 
 type chunkSettings struct {
-	Tokens        int      `yaml:"tokens" default:"512" min:"16" max:"8191" doc:"most tokens of a chunk"`
-	Overlap       int      `yaml:"overlap" default:"64" min:"0" max:"4096" doc:"tokens that a chunk repeats of the one before"`
+	Tokens        int      `yaml:"tokens" default:"512" min:"32" max:"8191" doc:"most tokens of a chunk"`
+	Overlap       int      `yaml:"overlap" default:"0" min:"0" max:"4096" doc:"tokens that a chunk repeats of the one before"`
 	Encoding      string   `yaml:"encoding" default:"cl100k_base" enum:"cl100k_base,o200k_base,r50k_base,p50k_base" doc:"vocabulary that counts tokens"`
 	Template      string   `yaml:"template" doc:"what is embedded, of {title}, {headings} and {text}"`
 	Splitter      string   `yaml:"splitter" default:"structure" enum:"structure,separator,markdown,code" doc:"how documents are cut"`

@@ -143,6 +143,7 @@ func TestAnEditChangesFewChunks(t *testing.T) {
 				}
 			}
 		}
+		t.Logf("headings %v: %d of %d edits changed more than 3 chunks", headings, more, edits)
 		if more*50 > edits {
 			t.Errorf("headings %v: %d of %d edits changed more than 3 chunks", headings, more, edits)
 		}

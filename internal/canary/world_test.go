@@ -100,11 +100,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if !t.Failed() {
-			_ = os.RemoveAll(home)
-		}
-	})
+	t.Cleanup(func() { _ = os.RemoveAll(home) })
 	if err := os.Chmod(home, 0o755); err != nil { // the database runs as somebody else
 		t.Fatal(err)
 	}
@@ -283,11 +279,7 @@ func (w *world) run(code int, args ...string) string {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.sluice, args...)
 	cmd.Dir, cmd.Env = w.dir, w.env
-	began := time.Now()
 	out, err := cmd.CombinedOutput()
-	if d := time.Since(began); d > 2*time.Second {
-		w.t.Logf("sluice %q took %.1f s", args, d.Seconds())
-	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		w.t.Fatalf("sluice %q: %v", args, err)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/sluice-data/sluice/activation/delivery"
 	"github.com/sluice-data/sluice/activation/state"
 	"github.com/sluice-data/sluice/record"
 )
@@ -89,6 +90,24 @@ func (c *Connection) newest(ctx context.Context, rows Rows, each func(m *mapping
 		}
 		return each(m, b, chosen, keys)
 	})
+}
+
+// Healed reports whether a newer record of the key of b's first row has been
+// delivered, or was skipped for a reason.
+func (c *Connection) Healed(ctx context.Context, st *state.Connection, b *record.Batch) (healed bool, err error) {
+	m, err := compile(&c.cfg, b.Schema, c.st.Secret())
+	if err != nil || b.Len() == 0 || len(b.Offsets) == 0 {
+		return false, err
+	}
+	k, ok := m.key(b, 0)
+	if !ok || c.cfg.Operation == delivery.Append {
+		return false, nil
+	}
+	err = st.Get(ctx, []state.Key{k}, func(e state.Entry) {
+		settled := e.Outcome == delivery.Applied || e.Outcome == delivery.Unchanged || e.Outcome == delivery.Skipped
+		healed = settled && e.Part == b.Partition.Partition && e.Offset > b.Offsets[0]
+	})
+	return healed, err
 }
 
 // exclusive makes us the only writer of the connection's partitions, or says

@@ -109,6 +109,65 @@ func (k *Kafka) DropLetters(ctx context.Context, ids []int64) error {
 	return nil
 }
 
+// Reread decodes the record of a letter and runs rules over it (nil = none), as
+// the sink got it; nil if they leave nothing.
+func (k *Kafka) Reread(ctx context.Context, l *Letter, chain func(*record.Schema) (Chain, error)) (*record.Batch, error) {
+	key, value, omitted := l.Key, l.Value, []byte(nil)
+	if len(value) == 0 { // a sink that had taken it leaves the values where they are
+		r, err := k.at(ctx, l.Topic, l.Partition, l.Offset)
+		if err != nil {
+			return nil, fmt.Errorf("read dead letter %d: %w", l.ID, err)
+		}
+		key, value, omitted = r.Key, r.Value, unsent(r)
+	}
+	head, err := record.ReadHead(value)
+	if err != nil {
+		return nil, fmt.Errorf("read dead letter %d: %w", l.ID, err)
+	}
+	schema, err := k.schemas.Get(ctx, l.Stream, head.SchemaID)
+	if err != nil {
+		return nil, err
+	}
+	b := record.NewBatch(schema, nil)
+	b.Partition, b.Offsets = record.TopicPartition{Topic: l.Topic, Partition: l.Partition}, []int64{l.Offset}
+	if err := record.NewDecoder(schema).Append(b, key, value, omitted); err != nil {
+		return nil, fmt.Errorf("read dead letter %d: %w", l.ID, err)
+	}
+	if chain == nil {
+		return b, nil
+	}
+	rules, err := chain(schema)
+	if err != nil || rules == nil {
+		return b, err
+	}
+	b, _, _, err = rules.Apply(b)
+	return b, err
+}
+
+// rereadTime bounds the read of one record, which retention may have deleted.
+const rereadTime = 5 * time.Second
+
+// at returns the record at a place.
+func (k *Kafka) at(ctx context.Context, topic string, partition int32, offset int64) (*kgo.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, rereadTime)
+	defer cancel()
+	cl, err := k.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(offset)}}))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	fetches := cl.PollRecords(ctx, 1)
+	if err := fetches.Err(); err != nil {
+		return nil, fmt.Errorf("read topic %s partition %d at %d: %w", topic, partition, offset, err)
+	}
+	for _, r := range fetches.Records() {
+		if r.Offset == offset {
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("topic %s partition %d has no record at %d", topic, partition, offset)
+}
+
 // goneOf returns the letters that r takes off the list, nil if r is a letter.
 func goneOf(r *kgo.Record) []int64 {
 	if len(r.Headers) != 1 || r.Headers[0].Key != deadGone {

@@ -31,6 +31,7 @@ type letter struct {
 	Partition int32     `json:"partition"` // -1: the record never reached its topic
 	Offset    int64     `json:"offset"`
 	Position  string    `json:"position,omitempty"`
+	Healed    bool      `json:"healed,omitempty"`
 	Key       string    `json:"key,omitempty"`   // only with --reveal
 	Value     string    `json:"value,omitempty"` // only of show --reveal
 }
@@ -40,6 +41,7 @@ type letters struct {
 	Total   int            `json:"total"`             // that match
 	Codes   map[string]int `json:"codes"`             // how many of each reason
 	Letters []letter       `json:"letters"`           // the newest of them
+	Healed  int            `json:"healed,omitempty"`  // left out: a newer value of the key was delivered since
 	Streams []string       `json:"streams,omitempty"` // that retry has read again
 }
 
@@ -49,6 +51,7 @@ type choice struct {
 	since              time.Duration
 	ids                []int64
 	all                bool
+	healed             bool // also those whose key has a newer value since
 }
 
 func (c *choice) flags(cmd *cobra.Command) {
@@ -123,6 +126,7 @@ func (a *app) dlqListCommand() *cobra.Command {
 		},
 	}
 	c.flags(cmd)
+	cmd.Flags().BoolVar(&c.healed, "healed", false, "list those, too, whose records were delivered since with a newer value")
 	cmd.Flags().IntVarP(&most, "most", "n", 20, "list the newest so many")
 	return cmd
 }
@@ -134,7 +138,7 @@ func (a *app) dlqShowCommand() *cobra.Command {
 		Short: "Show dead letters in full; the records' own values only with --reveal",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c := &choice{}
+			c := &choice{healed: true}
 			if err := c.parse(args); err != nil {
 				return err
 			}
@@ -213,6 +217,7 @@ func (a *app) dlqDropCommand() *cobra.Command {
 		Use:   "drop [ID…]",
 		Short: "Take dead letters off the list for good",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			c.healed = true
 			if err := c.ready(args, "drop"); err != nil {
 				return err
 			}
@@ -264,14 +269,21 @@ func (a *app) letters(ctx context.Context, c *choice, fill func(*topic.Letter, *
 	found := &letters{Codes: map[string]int{}, Letters: []letter{}}
 	now := time.Now()
 	err = withKafka(ctx, f, func(k *topic.Kafka) error {
+		h := newHealer(ctx, f, k)
+		defer h.close()
 		err := k.Letters(ctx, func(l topic.Letter) error {
 			if !c.has(&l, now) {
+				return nil
+			}
+			healed := h.healed(ctx, &l)
+			if healed && !c.healed {
+				found.Healed++
 				return nil
 			}
 			found.Total++
 			found.Codes[l.Code]++
 			out := letter{ID: l.ID, At: l.At, Sink: l.Sink, Source: l.Source, Stream: l.Stream.String(), Code: l.Code, Reason: l.Reason,
-				Topic: l.Topic, Partition: l.Partition, Offset: l.Offset, Position: l.Position}
+				Topic: l.Topic, Partition: l.Partition, Offset: l.Offset, Position: l.Position, Healed: healed}
 			if fill != nil {
 				fill(&l, &out)
 			}
@@ -336,8 +348,12 @@ func withKafka(ctx context.Context, f *config.File, do func(*topic.Kafka) error)
 
 // text lists letters for people: the first line says how many and why.
 func (l *letters) text(now time.Time) string {
+	healed := ""
+	if l.Healed > 0 {
+		healed = fmt.Sprintf("%s healed by newer values: sluice dlq ls --healed\n", count(l.Healed, "record"))
+	}
 	if l.Total == 0 {
-		return "no dead letters\n"
+		return "no dead letters\n" + healed
 	}
 	codes := make([]string, 0, len(l.Codes))
 	for code := range l.Codes {
@@ -356,13 +372,17 @@ func (l *letters) text(now time.Time) string {
 	fmt.Fprintf(&b, "%s: %s\n", count(l.Total, "dead letter"), strings.Join(codes, ", "))
 	rows := [][]string{{"  id", "age", "refused by", "stream", "code", "reason"}}
 	for _, x := range l.Letters {
-		rows = append(rows, []string{"  " + strconv.FormatInt(x.ID, 10), lasting(now.Sub(x.At)), x.Sink + x.Source, x.Stream, x.Code, x.Reason})
+		reason := x.Reason
+		if x.Healed {
+			reason = "(healed) " + reason
+		}
+		rows = append(rows, []string{"  " + strconv.FormatInt(x.ID, 10), lasting(now.Sub(x.At)), x.Sink + x.Source, x.Stream, x.Code, reason})
 	}
 	b.WriteString(aligned(rows))
 	if more := l.Total - len(l.Letters); more > 0 {
 		fmt.Fprintf(&b, "and %s older ones: -n %d\n", grouped(int64(more)), l.Total)
 	}
-	return b.String()
+	return b.String() + healed
 }
 
 // text shows one letter in full.

@@ -92,4 +92,10 @@ func TestCustomersBecomeContacts(t *testing.T) {
 	if all := fmt.Sprint(sim.Records("contacts")); !strings.Contains(all, "two@acme.example") {
 		t.Error("the refused row has not healed")
 	}
+	if out := w.run(0, "dlq", "ls"); !strings.HasPrefix(out, "no dead letters\n1 record healed") {
+		t.Errorf("a healed row is still on the list:\n%s", out)
+	}
+	if out := w.run(0, "dlq", "ls", "--healed"); !strings.Contains(out, "(healed)") {
+		t.Errorf("--healed does not show it:\n%s", out)
+	}
 }

@@ -88,6 +88,7 @@ type Config struct {
 	Object    string
 	Operation delivery.Operation // Insert, Update, Upsert or Append
 	OnDelete  OnDelete
+	OwnMatch  bool  // values of Match are given out by this stream alone, as an external id is: a record that has one and appeared with a creation whose answer was lost is ours
 	Match     Field // of Insert, Update and Upsert: field by which the destination finds a record; it is sent too
 	Fields    []Field
 	Whole     bool // send all fields, not only the changed ones

@@ -274,6 +274,7 @@ func (e *entry) pop() *item {
 func (s *Sink) apply(f *flight, r delivery.Result) {
 	e, it := f.e, f.it
 	k := &e.known
+	lost := s.cfg.OwnMatch && e.doubt && !e.there() && it.matchID != (state.Key{}) // an attempt whose answer was lost has made it
 	if f.op == delivery.Delete || f.op == delivery.Archive {
 		k.Gone, k.Fields, k.Row, k.Match = true, nil, 0, state.Key{}
 	} else {
@@ -295,7 +296,7 @@ func (s *Sink) apply(f *flight, r delivery.Result) {
 		if slices.ContainsFunc(it.refs, func(r refCell) bool { return r.state == present && r.id == "" }) {
 			k.Row = 0 // left out: the same row again brings it
 		}
-		k.Owned = k.Owned || r.Created || f.op == delivery.Insert && r.Outcome == delivery.Applied
+		k.Owned = k.Owned || lost || r.Created || f.op == delivery.Insert && r.Outcome == delivery.Applied
 	}
 	if r.ID != "" {
 		k.ID = r.ID

@@ -387,11 +387,12 @@ func (s *Sink) flightOf(e *entry, it *item, op delivery.Operation, whole bool) *
 
 // resolveDelete removes a record that we created. s.mu is held.
 func (s *Sink) resolveDelete(e *entry, it *item) *flight {
+	ghost := s.cfg.OwnMatch && e.doubt && !e.there() && it.old != nil // a creation may have been applied unnoticed
 	switch {
-	case !e.there():
+	case !e.there() && !ghost:
 		s.drop(e, e.pop(), delivery.Result{Outcome: delivery.Skipped}, CodeNotThere)
 		return nil
-	case !e.known.Owned:
+	case !e.known.Owned && !ghost:
 		s.drop(e, e.pop(), delivery.Result{Outcome: delivery.Skipped}, CodeNotOurs)
 		return nil
 	case !it.sweep && !s.deletesMayGo(e):

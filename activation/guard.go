@@ -95,7 +95,7 @@ func (s *Sink) deletesMayGo(e *entry) bool {
 func (s *Sink) releaseDeletes(ctx context.Context) error {
 	n := 0
 	for _, e := range s.keys {
-		if len(e.pending) > 0 && e.pending[0].remove && !e.pending[0].sweep && e.there() && e.known.Owned {
+		if len(e.pending) > 0 && e.pending[0].remove && !e.pending[0].sweep && (e.there() && e.known.Owned || s.cfg.OwnMatch && e.doubt && !e.there()) {
 			n++
 		}
 	}

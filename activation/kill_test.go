@@ -72,6 +72,7 @@ func (o vendorObject) config() Config {
 	cfg.Name, cfg.Object, cfg.OnDelete, cfg.Match.Name = "crm."+o.object, o.object, o.onDelete, o.match
 	cfg.Fields = append([]Field{{Name: o.value, From: "v"}, {Name: o.note, From: "note"}}, o.constants...)
 	cfg.Guards = Guards{DeleteRatio: 1, RejectRatio: 1, ShrinkRatio: 1}
+	cfg.OwnMatch = o.object == "Contact"
 	cfg.BatchItems, cfg.Ambiguous, cfg.RetryMax = 10, 200*time.Millisecond, 20*time.Millisecond
 	return cfg
 }

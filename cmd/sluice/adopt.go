@@ -32,6 +32,8 @@ type delivered struct {
 	state   *state.Connection
 	rows    activation.Rows
 	parts   []int32
+	name    record.StreamName
+	chain   func(*record.Schema) (topic.Chain, error)
 }
 
 // target names the object: crm.contacts.
@@ -98,37 +100,50 @@ func eachDelivered(ctx context.Context, f *config.File, sinks []*config.Sink, do
 	return environment(errors.New(redactor(f.SecretValues()).Replace(err.Error())))
 }
 
-// delivered opens the streams of one sink.
+// delivered calls do with each stream of one sink.
 func (p *pipeline) delivered(ctx context.Context, s *config.Sink, do func(context.Context, *delivered) error) (err error) {
 	a := &account{}
 	defer func() { err = errors.Join(err, a.close()) }()
-	settings, own := accountOf(s)
-	if err := errors.Join(a.remember(ctx, p, s, settings), a.reach(p, s, settings, own)); err != nil {
-		return fmt.Errorf("sink %s: %w", s.Name, err)
+	streams, err := p.openDelivered(ctx, a, s)
+	if err != nil {
+		return err
 	}
-	for _, stream := range s.Streams {
-		name, err := record.ParseStreamName(stream.From)
-		if err != nil {
-			return err
-		}
-		d := &delivered{sink: s, stream: stream, account: a}
-		if d.conn, err = a.connection(ctx, p, s, stream, settings); err != nil {
-			return fmt.Errorf("stream %s: %w", stream.From, err)
-		}
-		if d.state, err = a.store.Connection(ctx, s.Name+"/"+name.String()); err != nil {
-			return err
-		}
-		for part := range p.file.Topics.Partitions {
-			d.parts = append(d.parts, int32(part))
-		}
-		d.rows = func(ctx context.Context, each func(*record.Batch) error) error {
-			return p.kafka.Scan(ctx, name, p.rules.shape(s.Name, stream.Shape), each)
-		}
+	for _, d := range streams {
 		if err := do(ctx, d); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// openDelivered opens an account, and returns the streams of its sink.
+func (p *pipeline) openDelivered(ctx context.Context, a *account, s *config.Sink) ([]*delivered, error) {
+	settings, own := accountOf(s)
+	if err := errors.Join(a.remember(ctx, p, s, settings), a.reach(p, s, settings, own)); err != nil {
+		return nil, fmt.Errorf("sink %s: %w", s.Name, err)
+	}
+	var out []*delivered
+	for _, stream := range s.Streams {
+		name, err := record.ParseStreamName(stream.From)
+		if err != nil {
+			return nil, err
+		}
+		d := &delivered{sink: s, stream: stream, account: a, name: name, chain: p.rules.shape(s.Name, stream.Shape)}
+		if d.conn, err = a.connection(ctx, p, s, stream, settings); err != nil {
+			return nil, fmt.Errorf("stream %s: %w", stream.From, err)
+		}
+		if d.state, err = a.store.Connection(ctx, s.Name+"/"+name.String()); err != nil {
+			return nil, err
+		}
+		for part := range p.file.Topics.Partitions {
+			d.parts = append(d.parts, int32(part))
+		}
+		d.rows = func(ctx context.Context, each func(*record.Batch) error) error {
+			return p.kafka.Scan(ctx, name, d.chain, each)
+		}
+		out = append(out, d)
+	}
+	return out, nil
 }
 
 // adoption is the result of adopt for one stream.

@@ -54,8 +54,8 @@ soak: ## the long proofs: 200 kills of the document index and of activation, eve
 	SLUICE_ACTIVATION_KEYS=10000 SLUICE_ACTIVATION_CRASHES=200 $(GO) test -count=1 -timeout 60m -run TestEveryFault ./activation; \
 	SLUICE_LONG=1 $(GO) test -count=1 -timeout 60m -run 'Conformance/.*/01' ./activation/spec; \
 	SLUICE_FILES_LARGE=1.6 SLUICE_FILES_EVERY=1 $(GO) test -count=1 -timeout 60m -v -run 'TestLargeCopy|CopyCrash' ./ingest/files; \
-	SLUICE_QUALITY=full $(GO) test -count=1 -v ./vector/quality; \
-	SLUICE_VECTOR_BENCH=1 $(GO) test -count=1 -timeout 60m -v -run DocumentsAgainst ./vector
+	SLUICE_QUALITY=full $(GO) test -count=1 -timeout 60m -v ./vector/quality; \
+	SLUICE_VECTOR_BENCH=1 $(GO) test -count=1 -timeout 60m -v -run RecordByRecord ./vector
 
 clean: ## remove what was built; CACHE=1 also what was got
 	rm -rf bin dist

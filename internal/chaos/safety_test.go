@@ -126,6 +126,9 @@ func (s *stage) judge(ctx context.Context, r *zombie.Process) {
 // else knows: where to go on, the table alone can say.
 func offsetsInTheCommit(ctx context.Context, s *stage) *zombie.Process {
 	r := s.prepare("a")
+	// The marks of the empty backfill are committed before, so that the commit that kills is that of a change.
+	s.run(r, "", "--until-caught-up")
+	r.Succeeded(ctx, s.T)
 	s.start(ctx, r, "SLUICE_KILL=lake.after-commit:1")
 	s.exec(firstChanges, lastChanges)
 	r.Killed(ctx, s.T)

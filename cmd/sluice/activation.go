@@ -121,7 +121,6 @@ type saasStream struct {
 	Object     string              `yaml:"object" required:"true" doc:"kind of record, such as contacts"`
 	Operation  string              `yaml:"operation" default:"upsert" enum:"insert,update,upsert,mirror,append" doc:"mirror: upsert, and delete with the row what we created"`
 	Match      string              `yaml:"match" doc:"field of the object by which records are found; it is mapped as the others"`
-	OwnMatch   bool                `yaml:"own_match" doc:"values of match are given out by this stream alone, as an external id is: a record whose creation was not answered is then ours to delete"`
 	Fields     map[string]string   `yaml:"fields" doc:"field of the object: field of the stream"`
 	Constants  map[string]string   `yaml:"constants" doc:"field of the object: text that is the same for all"`
 	Nulls      string              `yaml:"nulls" default:"omit" enum:"omit,send,clear" doc:"what a null does: leave the field, send null, empty the field"`
@@ -175,7 +174,7 @@ func (s *saasStream) config(sink, from string) (activation.Config, error) {
 	if err != nil {
 		return activation.Config{}, err
 	}
-	c := activation.Config{Name: sink + "/" + name.String(), Stream: name, Object: s.Object, Operation: delivery.Upsert, Whole: s.Whole, OwnMatch: s.OwnMatch,
+	c := activation.Config{Name: sink + "/" + name.String(), Stream: name, Object: s.Object, Operation: delivery.Upsert, Whole: s.Whole,
 		Consent: activation.Consent{Field: s.Consent}, Guards: activation.Guards(s.Guards)}
 	onDelete := s.OnDelete
 	switch s.Operation {

@@ -13,7 +13,7 @@ for tags in "" sluicetest; do # once for all tests that run the program
   ${GO:-go} build -ldflags "-s -w" -tags "$tags" -o "$SLUICE_BINARIES/tags-$tags/sluice" ./cmd/sluice
 done
 # Two packages at once: several start a database or a broker of their own.
-${GO:-go} test -count=1 -timeout 25m -p 2 "$@" ./... 2>&1 | tee "$log" | grep -vE '\[no test files\]$' || code=$?
+${GO:-go} test -count=1 -timeout 25m -p 2 "$@" ./... 2>&1 | tee "$log" | grep --line-buffered -vE '\[no test files\]$' || code=$?
 passed=$(grep -cE '^ok ' "$log" || true)
 failed=$(grep -cE '^FAIL[[:space:]]+[^[:space:]]' "$log" || true)
 echo "go test: $passed packages passed, $failed failed, $(($(date +%s) - start)) s"

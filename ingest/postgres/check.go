@@ -22,6 +22,17 @@ type server struct {
 	check     bool // text may not be UTF-8
 	mayCreate bool // publications in this database
 	user      string
+	wanted    []*table // of the configuration, those that exist
+}
+
+// want remembers which of the tables exist: one statement of a fix names them all.
+func (srv *server) want(names []record.StreamName, tables map[record.StreamName]*table) {
+	srv.wanted = nil
+	for _, n := range names {
+		if t := tables[n]; t != nil {
+			srv.wanted = append(srv.wanted, t)
+		}
+	}
 }
 
 func (s *Source) check(ctx context.Context) ([]Finding, error) {
@@ -47,6 +58,7 @@ func (s *Source) check(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	findings = append(findings, s.inspectPublication(pub)...)
+	srv.want(s.tables, tables)
 	for _, name := range s.tables {
 		findings = append(findings, s.inspectTable(ctx, conn, srv, name, tables[name], pub)...)
 	}
@@ -187,7 +199,7 @@ func (s *Source) inspectPublished(srv *server, t *table, pub publication, fatal 
 	switch {
 	case pub.oid == 0 && (!srv.mayCreate || !t.owned):
 		return fatal(fmt.Sprintf("publication %s does not exist and role %s may not create it", s.cfg.Publication, srv.user),
-			"as the tables' owner: "+s.createSQL(srv, []*table{t}))
+			"as the tables' owner: "+s.createSQL(srv, srv.wanted))
 	case pub.oid == 0:
 	case t.kind == 'p' && !pub.viaRoot:
 		return fatal(fmt.Sprintf("it is partitioned and publication %s names its partitions instead", s.cfg.Publication),

@@ -117,6 +117,11 @@ func TestPrivilegesAreNamed(t *testing.T) {
 	wants(`GRANT SELECT ON "public"."items" TO "weak"`)
 	run(t, conn, `GRANT SELECT ON items TO weak`)
 	wants(`CREATE PUBLICATION "` + s.cfg.Publication + `" FOR TABLE ONLY "public"."items"`)
+	run(t, conn, `CREATE TABLE more (id int PRIMARY KEY); GRANT SELECT ON more TO weak`)
+	both := source(t, weak, nil, "public.items", "public.more")
+	if err := both.Run(context.Background(), newRecorder()); err == nil || strings.Count(err.Error(), `FOR TABLE ONLY "public"."items", ONLY "public"."more"`) != 2 {
+		t.Errorf("one statement for both tables: %v", err)
+	}
 	run(t, conn, fmt.Sprintf(`CREATE PUBLICATION %s`, s.cfg.Publication))
 	wants(`ALTER PUBLICATION "` + s.cfg.Publication + `" ADD TABLE ONLY "public"."items"`)
 	run(t, conn, fmt.Sprintf(`ALTER PUBLICATION %s ADD TABLE items; INSERT INTO items VALUES (1)`, s.cfg.Publication))

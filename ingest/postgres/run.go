@@ -114,6 +114,7 @@ func (ss *session) publish(ctx context.Context) error {
 	if ss.pub, err = s.loadPublication(ctx, ss.conn, ss.srv.version, tables); err != nil {
 		return err
 	}
+	ss.srv.want(s.tables, tables)
 	var fatal []Finding
 	var missing []*table
 	for _, name := range s.tables {

@@ -36,7 +36,6 @@ type batch struct {
 	op      delivery.Operation // 0: read back what became of them
 	lane    delivery.Lane
 	flights []*flight
-	bytes   int
 	job     *openJob // it goes by a job of the vendor, or is what became of one
 }
 

@@ -26,7 +26,6 @@ type ingest struct {
 	id, object, operation, external, state string
 	data                                   []byte
 	done, failed, left                     [][]string
-	polls                                  int
 }
 
 func newSalesforce(s *Simulator) *salesforce {

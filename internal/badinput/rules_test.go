@@ -9,8 +9,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const emailRule = `- hash: { field: email, method: hmac-sha256, key: "${file:keys/email}" }`
-
 // testRules is about rules, their keys and records that do not decode.
 func testRules(t *testing.T, w *world) {
 	for _, c := range []struct {

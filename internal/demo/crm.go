@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -121,20 +120,7 @@ func (s *simulator) stop() {
 
 // ask reads what the simulator shows to people.
 func (s *simulator) ask(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/_simulator/"+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		_, _ = io.Copy(io.Discard, resp.Body)
-		return fmt.Errorf("the simulator answers %s", resp.Status)
-	}
-	return json.NewDecoder(resp.Body).Decode(into)
+	return getJSON(ctx, http.DefaultClient, s.url+"/_simulator/"+path, into)
 }
 
 // contact is what the CRM is to hold of a customer.

@@ -156,11 +156,15 @@ func (s *status) row(side progress.Side, owner, stream string) progress.Row {
 }
 
 func (p *pipeline) get(ctx context.Context, url string, into any) error {
+	return getJSON(ctx, &p.client, url, into)
+}
+
+func getJSON(ctx context.Context, client *http.Client, url string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := p.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
